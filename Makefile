@@ -1,0 +1,78 @@
+# One target a verb. Everything goes into .venv and .cache, beside this file.
+PYTHON ?= python3
+VENV = .venv
+BIN = $(VENV)/bin
+LOCK = requirements
+PYTEST_ARGS ?=
+FULL_ARGS ?=
+BENCH_ARGS ?=
+# As root, tests may install the packages that they need.
+export D1FLEET_TEST_INSTALL ?= $(if $(filter 0,$(shell id -u)),1,0)
+# What a build of ours hands to make must not reach the builds that the tests make.
+unexport MAKEFLAGS MFLAGS MAKELEVEL MAKEFILES
+
+.PHONY: help demo test test-full lint bench clean lock
+.DEFAULT_GOAL := help
+# Set-up is quick and its steps depend on each other.
+.NOTPARALLEL:
+
+help:
+	@echo 'make demo       build examples/ on three embedded hosts, and show which sub-make ran where'
+	@echo 'make test       the tests, in well under 40 minutes; PYTEST_ARGS=... is passed on'
+	@echo 'make test-full  everything, in parts that can be resumed; FULL_ARGS=... is passed on'
+	@echo 'make lint       ruff, mypy, shellcheck'
+	@echo 'make bench      the figures, as ratios to plain make and to ssh'
+	@echo 'make lock       work out the locked dependencies in requirements/ again'
+	@echo 'make clean      remove what all of these made'
+
+demo: $(VENV)/.d1fleet
+	@$(MAKE) -s --no-print-directory -C examples clean
+	$(BIN)/d1fleet build --inventory examples/three-local-hosts.yml --summary -j6 -C examples
+
+test: $(VENV)/.dev
+	@.ci/need test
+	$(BIN)/python -m pytest -m 'not full' $(PYTEST_ARGS)
+
+test-full: $(VENV)/.dev
+	@.ci/need test
+	$(BIN)/python tests/full.py $(FULL_ARGS)
+
+lint: $(VENV)/.dev
+	@.ci/need lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	git ls-files -z | xargs -0 awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh( |$$)/ { print FILENAME }' | xargs shellcheck
+
+bench: $(VENV)/.d1fleet
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+clean:
+	$(MAKE) -C examples clean
+	rm -rf .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV)
+
+# Dependencies exactly as locked, checked by hash; then this checkout, which needs nothing more.
+$(VENV)/.d1fleet: $(LOCK)/run.txt $(LOCK)/build.txt pyproject.toml | $(BIN)/python
+	@echo 'setting up $(VENV), which takes a minute the first time'
+	@$(BIN)/python -m pip install -q --require-hashes -r $(LOCK)/run.txt -r $(LOCK)/build.txt
+	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(LOCK)/dev.txt $(VENV)/.d1fleet
+	@$(BIN)/python -m pip install -q --require-hashes -r $(LOCK)/dev.txt
+	@touch $@
+
+$(BIN)/python:
+	@.ci/need demo
+	$(PYTHON) -m venv $(VENV)
+
+# With universal markers, so that one lock serves every Python that we support, and without the index's address.
+LOCK_PIP = .cache/lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade
+lock: | $(BIN)/python
+	$(BIN)/python -m venv .cache/lock
+	.cache/lock/bin/python -m pip install -q uv
+	$(LOCK_PIP) -o $(LOCK)/run.txt pyproject.toml
+	$(LOCK_PIP) -o $(LOCK)/dev.txt --extra dev pyproject.toml
+	$(LOCK_PIP) -o $(LOCK)/build.txt $(LOCK)/build.in
