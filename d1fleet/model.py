@@ -1,0 +1,39 @@
+"""What the inventory and the settings say, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_NICE = 10
+
+TRANSPORTS = ("ssh", "openssh", "local")
+
+
+@dataclass(frozen=True)
+class Host:
+    """One inventory host: a name, a way to reach it, and what it may be asked to do.
+
+    `None` means that nobody said anything: ssh's configuration, or the host itself, decides.
+    """
+
+    name: str
+    """What people call it; ssh's configuration is looked up by `address`, or by this name."""
+    address: str | None = None
+    port: int | None = None
+    user: str | None = None
+    identity_file: str | None = None
+    python: str | None = None
+    """Interpreter on the host; None tries python3."""
+    transport: str = "ssh"
+    """One of TRANSPORTS: paramiko, OpenSSH's client, or pipes on this machine."""
+    slots: int | None = None
+    """Recipes at once on that machine; None asks the host (its usable CPUs)."""
+    max_jobs: int | None = None
+    """Sub-makes of ours at once there; None means as many as it has slots."""
+    nice: int = DEFAULT_NICE
+    setup: str = ""
+    """Shell text put directly before the command whose environment is kept."""
+    makeargs: tuple[str, ...] = ()
+    """Further arguments for each sub-make there."""
+    trees: tuple[str, ...] = ()
+    """Further folders, beside the build's own, that this host shares with the coordinator."""

@@ -1,0 +1,645 @@
+"""Frames and messages between coordinator and d1make server. No I/O: bytes in, messages out.
+
+PROTOCOL.md beside this file is the document; a test holds the two against each other.
+
+A frame is a header (`!IBI`: payload length, kind, attempt) and a payload. Control fields are one JSON
+object. What need not be UTF-8 (arguments, environment, folders, output) travels as raw bytes behind it.
+Attempts opened by the coordinator have even numbers, those opened by a server odd ones, 0 is the
+connection itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, TypeVar
+
+from .errors import ProtocolError
+
+VERSION = 1
+
+HEADER = struct.Struct("!IBI")
+
+MAX_PAYLOAD = 16 << 20
+"""Longest payload in bytes: well above Linux's ARG_MAX for arguments and environment (6 MiB at most)."""
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+
+STREAM_CREDIT = 256 << 10
+"""Bytes that may be under way for one stream before the reader has to grant more."""
+
+OUTPUT_CHUNK = 64 << 10
+"""Most bytes of output in one frame: a pipe's usual capacity."""
+
+# Classes of an exit by infrastructure.
+_NOT_DEADLY = (17, 18, 19, 20, 21, 22, 23, 28)
+"""Signals that stop, continue or do nothing: CHLD, CONT, STOP, TSTP, TTIN, TTOU, URG, WINCH."""
+
+LOST, REFUSED, CANCELLED, FENCED, NO_SPACE, INTERNAL = (
+    "lost",
+    "refused",
+    "cancelled",
+    "fenced",
+    "no-space",
+    "internal",
+)
+_INFRASTRUCTURE = ("", LOST, REFUSED, CANCELLED, FENCED, NO_SPACE, INTERNAL)
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "str": (str,),
+    "bool": (bool,),
+    "float": (float, int),
+    "list[int]": (list,),
+    "list[str]": (list,),
+    "dict[str, Any]": (dict,),
+}
+_ITEMS: dict[str, type] = {"list[int]": int, "list[str]": str}
+_INT_LIMIT = 1 << 64
+_FLOAT_LIMIT = 1e15
+_LONGEST_S = 1e6
+_LENGTH = struct.Struct("!I")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_DECODER = json.JSONDecoder()
+_MANY = 1 << 16
+"""Above any count of slots, tokens or descriptors."""
+
+_dumps = json.JSONEncoder(separators=(",", ":")).encode
+
+M = TypeVar("M", bound="Message")
+
+
+@dataclass
+class Message:
+    """One message; `attempt` stands in the frame's header, the other fields in its payload."""
+
+    KIND: ClassVar[int] = 0
+    SENDER: ClassVar[str] = ""
+    """Who may send it: coordinator, server, or either."""
+    RAW: ClassVar[tuple[str, ...]] = ()
+    """Fields that travel as raw bytes, in this order."""
+    _JSON: ClassVar[tuple[tuple[str, str], ...]] = ()
+
+    attempt: int = 0
+
+    def payload(self) -> bytes:
+        """The payload: control fields as JSON, raw fields with a length each."""
+        values = self.__dict__
+        head = _dumps({name: values[name] for name, _ in self._JSON}).encode()
+        parts = [_LENGTH.pack(len(head)), head]
+        for name in self.RAW:
+            data = values[name]
+            parts += (_LENGTH.pack(len(data)), data)
+        return b"".join(parts)
+
+    @classmethod
+    def parse(cls: type[M], attempt: int, payload: bytes) -> M:
+        """The message in `payload`.
+
+        Raises:
+            ProtocolError: the payload is cut off, is no JSON object, or a field is missing, unknown or
+                of another type.
+        """
+        sections = _sections(payload, 1 + len(cls.RAW), cls.__name__)
+        try:
+            values = _DECODER.decode(sections[0].decode())
+        except (ValueError, RecursionError) as error:
+            raise ProtocolError(f"{cls.__name__}: control fields are not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ProtocolError(f"{cls.__name__}: control fields are no JSON object")
+        for name, kind in cls._JSON:
+            if name not in values:
+                raise ProtocolError(f"{cls.__name__}: field {name} is missing")
+            _check(cls.__name__, name, kind, values[name])
+        if len(values) != len(cls._JSON):
+            unknown = sorted(set(values) - {name for name, _ in cls._JSON})
+            raise ProtocolError(f"{cls.__name__}: unknown fields {', '.join(unknown)[:200]}")
+        for name, data in zip(cls.RAW, sections[1:]):
+            values[name] = data
+        message = cls(attempt=attempt, **values)
+        fault = message.fault()
+        if fault:
+            raise ProtocolError(f"{cls.__name__}: {fault}")
+        return message
+
+    def fault(self) -> str:
+        """What is out of range in it; empty when nothing is."""
+        return ""
+
+
+def _check(message: str, name: str, kind: str, value: Any) -> None:
+    # What json makes has these very types, and bool is not int here.
+    good = type(value) in _TYPES[kind]
+    if not good or kind == "bool":
+        pass
+    elif kind == "int":
+        good = 0 <= value < _INT_LIMIT
+    elif kind == "float":
+        good = 0 <= value < _FLOAT_LIMIT
+    elif kind == "str":
+        good = "\0" not in value and (value.isascii() or not _SURROGATE.search(value))
+    elif value and kind in _ITEMS:
+        good = set(map(type, value)) == {_ITEMS[kind]}
+        if good and kind == "list[int]":
+            good = min(value) >= 0 and max(value) < _INT_LIMIT
+    if not good:
+        raise ProtocolError(f"{message}: field {name} is not of type {kind}")
+
+
+def _block_fault(name: str, block: bytes) -> str:
+    return f"{name} is cut off" if block and block[-1:] != b"\0" else ""
+
+
+def _sections(payload: bytes, count: int, message: str) -> list[bytes]:
+    found, at = [], 0
+    for _ in range(count):
+        if len(payload) < at + 4:
+            raise ProtocolError(f"{message}: payload is cut off")
+        (length,) = _LENGTH.unpack_from(payload, at)
+        at += 4
+        if len(payload) < at + length:
+            raise ProtocolError(f"{message}: payload is cut off")
+        found.append(payload[at : at + length])
+        at += length
+    if at != len(payload):
+        raise ProtocolError(f"{message}: {len(payload) - at} bytes too many")
+    return found
+
+
+KINDS: dict[int, type[Message]] = {}
+
+
+def _message(kind: int, sender: str) -> Any:
+    def register(cls: type[M]) -> type[M]:
+        cls.KIND, cls.SENDER = kind, sender
+        cls._JSON = tuple(
+            (f.name, str(f.type)) for f in fields(cls) if f.name != "attempt" and f.name not in cls.RAW
+        )
+        KINDS[kind] = cls
+        return cls
+
+    return register
+
+
+# -- the connection ------------------------------------------------------------------------------
+
+
+@_message(1, "coordinator")
+@dataclass
+class Welcome(Message):
+    """First message of a coordinator: the build, and how its jobs shall run there."""
+
+    version: int = VERSION
+    build: str = ""
+    capabilities: list[str] = field(default_factory=list)
+    uid: int = 0
+    """Effective uid of the build; a host where we are somebody else would leave other people's files."""
+    slots: int = 0
+    """Recipes at once on this machine; 0 asks for its usable CPUs."""
+    nice: int = 0
+    setup: str = ""
+    lease_s: float = 10.0
+    grace_s: float = 6.0
+    heartbeat_s: float = 2.0
+    serial: bool = False
+    """The build has no -j: no make gets a jobserver."""
+    environment: bytes = b""
+    """The environment the build began with, NAME=value, NUL behind each: what makefiles changed is seen
+    against it.
+    """
+    RAW = ("environment",)
+
+    def fault(self) -> str:
+        if self.slots >= _MANY or self.nice > 19:
+            return "slots or nice out of range"
+        if not all(0 < length < _LONGEST_S for length in (self.lease_s, self.heartbeat_s)):
+            return "lease or heartbeat out of range"
+        return _block_fault("environment", self.environment)
+
+
+@_message(2, "server")
+@dataclass
+class Hello(Message):
+    """First message of a server: what this host is."""
+
+    version: int = VERSION
+    capabilities: list[str] = field(default_factory=list)
+    machine: str = ""
+    """The same for all names of one machine (machine id, or boot id where there is none, and uid
+    namespace).
+    """
+    hostname: str = ""
+    uid: int = 0
+    pid: int = 0
+    slots: int = 0
+    cpus: int = 0
+    make: str = ""
+    """Version of make there, such as 4.3; empty where there is none that fits."""
+    python: str = ""
+
+
+@_message(3, "server")
+@dataclass
+class Unfit(Message):
+    """The host cannot take part; the server ends."""
+
+    reason: str = ""
+    mend: str = ""
+
+
+@_message(4, "coordinator")
+@dataclass
+class CheckTree(Message):
+    """Is the folder there the one that we see here? `nonce` is a file that holds `content`."""
+
+    tree: int = 0
+    folder: bytes = b""
+    nonce: bytes = b""
+    content: bytes = b""
+    RAW = ("folder", "nonce", "content")
+
+    def fault(self) -> str:
+        return "a NUL in a path" if b"\0" in self.folder + self.nonce else ""
+
+
+@_message(5, "server")
+@dataclass
+class TreeChecked(Message):
+    """Answer to CheckTree; `reason` is empty when the folder is the same."""
+
+    tree: int = 0
+    reason: str = ""
+
+
+@_message(6, "server")
+@dataclass
+class Beat(Message):
+    """A sign of life, the request for a longer lease, and the host's load."""
+
+    seq: int = 0
+    others_cpus: float = 0.0
+    """CPUs (1.0 = one CPU busy) that others used since the last beat."""
+    own_cpus: float = 0.0
+    memory_available_bytes: int = 0
+    load_1min: float = 0.0
+    running: int = 0
+    """Attempts that are running."""
+    tokens: int = 0
+    """Slots of the machine that this server holds."""
+
+
+@_message(7, "coordinator")
+@dataclass
+class Grant(Message):
+    """The lease that beat `seq` asked for: it runs `lease_s` from the server's own sending of that beat."""
+
+    seq: int = 0
+
+
+@_message(8, "server")
+@dataclass
+class FencedLate(Message):
+    """The server could not act on its lease in time (frozen, suspended); these attempts may have written
+    since.
+    """
+
+    attempts: list[int] = field(default_factory=list)
+    late_s: float = 0.0
+
+
+@_message(9, "coordinator")
+@dataclass
+class Pause(Message):
+    """Stop (on) or continue all processes of the build on this host: Ctrl-Z and fg. Leases go on."""
+
+    on: bool = False
+
+
+@_message(10, "either")
+@dataclass
+class Drain(Message):
+    """No new attempts here; those at work go on."""
+
+    reason: str = ""
+
+
+@_message(11, "coordinator")
+@dataclass
+class Bye(Message):
+    """The build has ended: end what still runs, say how much that was, and go."""
+
+    kill: bool = False
+    """The build was broken off: no grace for what still runs."""
+
+
+@_message(12, "server")
+@dataclass
+class Gone(Message):
+    """Answer to Bye, the last message: nothing of the build is left here."""
+
+    left: int = 0
+    """Processes that had outlived their sub-make and were ended."""
+
+
+# -- attempts ------------------------------------------------------------------------------------
+
+
+@_message(20, "either")
+@dataclass
+class Run(Message):
+    """Run a sub-make. A server sends it for one that was started by a job on its host."""
+
+    job: int = 0
+    epoch: int = 0
+    """Counts the attempts of one job; frames of older epochs are refused."""
+    parent: int = 0
+    """Attempt that this job came from, 0 for the coordinator's own make."""
+    umask: int = 0o022
+    ignored: int = 0
+    """Mask of ignored signals, bit n-1 for signal n."""
+    limits: list[int] = field(default_factory=list)
+    """Soft limits: RLIMIT_ number and value in turn; all 64 bits set means unlimited."""
+    streams: int = 7
+    """Open standard streams, bit n for descriptor n."""
+    same: bool = False
+    """stdout and stderr are one open file: one pipe serves both, so that their order survives."""
+    stdin: bool = False
+    """Standard input is forwarded; otherwise it is /dev/null."""
+    jobserver: list[int] = field(default_factory=list)
+    """Descriptor numbers of the make's token pipes, read and write end; empty where it has none."""
+    tokens: bool = False
+    """The pipes are its jobserver; otherwise they are only held open, as they are for it under plain make."""
+    fifo: bool = False
+    """Its jobserver is a fifo where it was asked for (make 4.4); so it should be on a host whose make
+    can do that.
+    """
+    keep_auth: bool = True
+    """False takes -j and the jobserver out of MAKEFLAGS: its arguments have a -j that we put there."""
+    weight: int = 1
+    """Slots it needs: 1, or what a -jN of its own asks for."""
+    grouped: bool = False
+    """Output sync is on: pass groups on whole."""
+    program: str = "make"
+    """Name of the program, looked up in the job's PATH on the host."""
+    folder: bytes = b""
+    argv: bytes = b""
+    """Arguments, NUL behind each."""
+    environment: bytes = b""
+    """NAME=value, NUL behind each."""
+    RAW = ("folder", "argv", "environment")
+
+    def fault(self) -> str:
+        fds = self.jobserver
+        if len(fds) not in (0, 2) or any(fd >= _MANY for fd in fds) or (self.tokens and not fds):
+            return "jobserver is no pair of descriptors"
+        if fds and (fds[0] == fds[1] or min(fds) <= STDERR):
+            return "jobserver descriptors are not of their own"
+        if len(self.limits) % 2 or max(self.limits[::2], default=0) >= 64:
+            return "limits are no pairs of RLIMIT_ number and value"
+        if self.umask > 0o777 or self.streams > 7 or self.weight > _MANY or not self.argv:
+            return "umask, streams, weight or argv out of range"
+        if b"\0" in self.folder or "/" in self.program or not self.program:
+            return "folder or program is malformed"
+        return _block_fault("argv", self.argv) or _block_fault("environment", self.environment)
+
+
+@_message(21, "either")
+@dataclass
+class Exit(Message):
+    """An attempt has ended and all of its output was sent."""
+
+    code: int = 0
+    signal: int = 0
+    """Signal that ended the make, 0 for none."""
+    infrastructure: str = ""
+    """Class of an end that was not make's own: lost, refused, cancelled, fenced, no-space, internal;
+    else empty.
+    """
+    text: str = ""
+    waited_s: float = 0.0
+    """Time from its arrival to its start."""
+    ran_s: float = 0.0
+    left: int = 0
+    """1 when processes of it still run."""
+
+    def fault(self) -> str:
+        if self.code > 255 or self.signal > 64 or self.signal in _NOT_DEADLY or (self.code and self.signal):
+            return "no exit code or deadly signal"
+        return "" if self.infrastructure in _INFRASTRUCTURE else "no such class of an end by infrastructure"
+
+
+@_message(22, "either")
+@dataclass
+class Signal(Message):
+    """Send a signal to the make's process group, as a terminal or make itself would."""
+
+    signal: int = 0
+
+    def fault(self) -> str:
+        return "" if 1 <= self.signal <= 64 else "no such signal"
+
+
+@_message(23, "either")
+@dataclass
+class Cancel(Message):
+    """Nobody waits for this attempt any more: end it."""
+
+    kill: bool = False
+    """With SIGKILL at once, no ladder."""
+
+
+@_message(30, "either")
+@dataclass
+class Data(Message):
+    """Bytes of a stream: output from the make, or its standard input."""
+
+    stream: int = STDOUT
+    group_end: bool = False
+    """With output sync: these bytes end a whole number of groups."""
+    data: bytes = b""
+    RAW = ("data",)
+
+    _HEAD: ClassVar[struct.Struct] = struct.Struct("!BB")
+
+    def payload(self) -> bytes:
+        return self._HEAD.pack(self.stream, self.group_end) + self.data
+
+    @classmethod
+    def parse(cls, attempt: int, payload: bytes) -> Data:
+        if len(payload) < 2:
+            raise ProtocolError("Data: payload is cut off")
+        stream, end = payload[0], payload[1]
+        if stream > STDERR:
+            raise ProtocolError(f"Data: no such stream {stream}")
+        return cls(attempt, stream, bool(end), payload[2:])
+
+
+@_message(31, "either")
+@dataclass
+class Credit(Message):
+    """The reader has taken `amount` bytes of the stream: as many more may be sent."""
+
+    stream: int = STDOUT
+    amount: int = 0
+
+    def fault(self) -> str:
+        return "" if self.stream <= STDERR else "no such stream"
+
+
+@_message(32, "either")
+@dataclass
+class Close(Message):
+    """No more of this stream: its end (from the writer), or nobody reads it any more (from the reader)."""
+
+    stream: int = STDOUT
+
+    def fault(self) -> str:
+        return "" if self.stream <= STDERR else "no such stream"
+
+
+@_message(33, "server")
+@dataclass
+class StdinUsed(Message):
+    """The job has read `amount` more bytes of its standard input; what it did not read stays with the
+    coordinator.
+    """
+
+    amount: int = 0
+
+
+# -- tokens --------------------------------------------------------------------------------------
+
+
+@_message(40, "server")
+@dataclass
+class Want(Message):
+    """The attempt's make could use `count` more tokens."""
+
+    count: int = 1
+
+    def fault(self) -> str:
+        return "" if self.count < _MANY else "count out of range"
+
+
+@_message(41, "coordinator")
+@dataclass
+class Offer(Message):
+    """`count` tokens for the attempt's make."""
+
+    count: int = 1
+
+    def fault(self) -> str:
+        return "" if self.count < _MANY else "count out of range"
+
+
+@_message(42, "server")
+@dataclass
+class Return(Message):
+    """`count` tokens of the attempt come back."""
+
+    count: int = 1
+
+    def fault(self) -> str:
+        return "" if self.count < _MANY else "count out of range"
+
+
+@_message(43, "coordinator")
+@dataclass
+class Recall(Message):
+    """Others wait: give back the next `count` tokens that the attempt's make does not use."""
+
+    count: int = 1
+
+    def fault(self) -> str:
+        return "" if self.count < _MANY else "count out of range"
+
+
+@_message(44, "either")
+@dataclass
+class Credited(Message):
+    """`count` recipes of the attempt's make wait for jobs placed elsewhere; their slots may be used
+    meanwhile.
+    """
+
+    count: int = 0
+
+    def fault(self) -> str:
+        return "" if self.count < _MANY else "count out of range"
+
+
+# -- frames --------------------------------------------------------------------------------------
+
+
+def encode(message: Message) -> bytes:
+    """The frame for `message`.
+
+    Raises:
+        ProtocolError: the message is longer than a frame may be.
+    """
+    payload = message.payload()
+    if len(payload) > MAX_PAYLOAD:
+        raise ProtocolError(
+            f"{type(message).__name__} is {len(payload)} bytes long, the longest allowed is {MAX_PAYLOAD}"
+        )
+    return HEADER.pack(len(payload), message.KIND, message.attempt) + payload
+
+
+class Decoder:
+    """Cuts a stream of bytes into messages.
+
+    Args:
+        peer: who sends: "coordinator" or "server"; messages that only the other side may send are refused.
+    """
+
+    def __init__(self, peer: str) -> None:
+        self._refuse = {"coordinator": "server", "server": "coordinator"}[peer]
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """The messages that are complete with `data`.
+
+        Raises:
+            ProtocolError: a frame is too long, of unknown kind, not for this direction, or malformed.
+        """
+        self._buffer += data
+        while len(self._buffer) >= HEADER.size:
+            length, kind, attempt = HEADER.unpack_from(self._buffer)
+            if length > MAX_PAYLOAD:
+                raise ProtocolError(f"a frame of {length} bytes, the longest allowed is {MAX_PAYLOAD}")
+            cls = KINDS.get(kind)
+            if cls is None or self._refuse == cls.SENDER:
+                raise ProtocolError(
+                    f"a frame of kind {kind} is not for this direction" if cls else f"unknown kind {kind}"
+                )
+            end = HEADER.size + length
+            if len(self._buffer) < end:
+                return
+            payload = bytes(memoryview(self._buffer)[HEADER.size : end])
+            del self._buffer[:end]
+            yield cls.parse(attempt, payload)
+
+    @property
+    def partial(self) -> bool:
+        """Part of a frame is there: an end of the stream now would cut it off."""
+        return bool(self._buffer)
+
+
+def pack_block(items: list[bytes]) -> bytes:
+    """Strings with a NUL behind each."""
+    return b"".join(item + b"\0" for item in items)
+
+
+def unpack_block(block: bytes) -> list[bytes]:
+    """The strings of a block.
+
+    Raises:
+        ProtocolError: the last one has no NUL behind it.
+    """
+    if not block:
+        return []
+    if block[-1:] != b"\0":
+        raise ProtocolError("a block of strings is cut off")
+    return block[:-1].split(b"\0")
