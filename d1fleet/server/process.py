@@ -1,0 +1,134 @@
+"""What the standard library lacks of Linux: subreapers, death signals, whole trees, what lies in a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import resource
+import signal
+import struct
+import termios
+import time
+from collections.abc import Collection
+from typing import Callable
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def unread(fd: int) -> int:
+    """Bytes that lie in a pipe or fifo."""
+    return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0"))[0])
+
+
+def become_subreaper() -> None:
+    """Descendants whose parents end become children of this process, not of init."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(number: int) -> None:
+    """Get signal `number` when the thread that forked this process ends."""
+    _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def raise_descriptor_limit() -> None:
+    """Allow this process as many open files as it may have: 200 jobs need 2000, a login gives 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def children(pid: int) -> list[int]:
+    """Children of a process, of all its threads; none when it is gone."""
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/children") as file:
+                found += map(int, file.read().split())
+    except OSError:
+        pass
+    return found
+
+
+def descendants(pid: int, spare: Collection[int] = ()) -> list[int]:
+    """All processes below `pid`, parents before children, without the trees of `spare`."""
+    found: list[int] = []
+    level = [pid]
+    while level:
+        level = [child for parent in level for child in children(parent) if child not in spare]
+        found += level
+    return found
+
+
+def send(pid: int, number: int) -> None:
+    """Send a signal; a process that is gone, or became another user's, is none of our business."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def reap(pid: int) -> None:
+    """Take note of the end of a child, if it has ended."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def wait_for(pid: int, limit_s: float) -> None:
+    """Wait for the end of a child, at most this long."""
+    deadline = time.monotonic() + limit_s
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+def reap_orphans(spare: Collection[int]) -> None:
+    """Take note of the ends of children that are none of `spare`."""
+    for pid in children(os.getpid()):
+        if pid not in spare:
+            reap(pid)
+
+
+def kill_descendants(
+    spare: Collection[int] = (),
+    reaped: Callable[[int, int], None] = lambda pid, status: None,
+    limit_s: float = 5.0,
+) -> set[int]:
+    """SIGKILL everything below this process until nothing is left, new children included.
+
+    The caller must be a subreaper: only then does each orphan come back here.
+
+    Args:
+        spare: children whose trees live on.
+        reaped: told of each child that ended, with its wait status.
+        limit_s: give up after this long; a process in uninterruptible sleep cannot be killed.
+
+    Returns:
+        The processes that could not be ended.
+    """
+    deadline = time.monotonic() + limit_s
+    while True:
+        left = descendants(os.getpid(), spare)
+        for pid in left:
+            send(pid, signal.SIGKILL)
+        try:
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    break
+                reaped(pid, status)
+        except ChildProcessError:
+            return set()
+        if not left:
+            return set()
+        if time.monotonic() > deadline:
+            return set(left)
+        time.sleep(0.001)
