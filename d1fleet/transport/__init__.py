@@ -1,0 +1,1 @@
+"""Ways to reach the d1make server of a host: one persistent byte channel each."""

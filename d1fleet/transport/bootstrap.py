@@ -1,0 +1,86 @@
+"""Runs on a host before the server is there: finds this version of it in the cache, or takes it from stdin.
+
+Sent as source by launcher.py, which sets WANTED (the hash) in front. Answers lines on stdout:
+"have", or "need" and then "have" when the archive has come, or "bad REASON".
+"""
+
+import os
+import sys
+
+WANTED = globals().get("WANTED", "")
+say = sys.stdout
+base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+base = os.path.join(base, "d1fleet", "server")
+target = os.path.join(base, WANTED)
+
+
+def answer(text: str) -> None:
+    say.write(text + "\n")
+    say.flush()
+
+
+def usable(folder: str) -> bool:
+    """Is this folder ours alone, and complete?"""
+    try:
+        status = os.stat(folder)
+        return (
+            status.st_uid == os.geteuid()
+            and not status.st_mode & 0o022
+            and os.path.isfile(os.path.join(folder, "d1fleet", "server", "__main__.py"))
+        )
+    except OSError:
+        return False
+
+
+def receive() -> bytes:
+    """The archive: a line with its length, then its bytes."""
+    size = int(sys.stdin.buffer.readline())
+    data = sys.stdin.buffer.read(size)
+    if len(data) != size:
+        sys.exit(4)
+    return data
+
+
+def unpack(data: bytes) -> str:
+    """Into the cache, whole or not at all; where that cannot be, into memory. Returns what to import from."""
+    import io
+    import shutil
+    import tempfile
+    import zipfile
+
+    staging = None
+    try:
+        os.makedirs(base, 0o700, exist_ok=True)
+        staging = tempfile.mkdtemp(prefix=".new-", dir=base)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            archive.extractall(staging)
+        try:
+            os.rename(staging, target)
+        except OSError:
+            shutil.rmtree(staging, ignore_errors=True)  # a colleague's build was faster
+        if usable(target):
+            return target
+    except OSError:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+    memory = os.memfd_create("d1fleet-server")
+    os.write(memory, data)
+    return f"/proc/self/fd/{memory}"
+
+
+if usable(target):
+    place = target
+else:
+    import hashlib
+
+    answer("need")
+    archive_bytes = receive()
+    if hashlib.sha256(archive_bytes).hexdigest()[:32] != WANTED:
+        answer("bad what arrived is not what was sent")
+        sys.exit(4)
+    place = unpack(archive_bytes)
+sys.path.insert(0, place)
+answer("have")
+from d1fleet.server.main import main  # noqa: E402
+
+sys.exit(main())
