@@ -1,0 +1,351 @@
+"""One build from start to summary."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from . import connect, front, inherited, interpose, makeflags, words
+from .coordinator import Coordinator
+from .environment import TravellingEnvironment
+from .errors import D1fleetError, HostError, JobLostError, RuntimeFolderError
+from .fleet import Fleet
+from .loop import Loop
+from .model import Host
+from .policy import Policy
+from .record import Record
+from .runtime import PROOFS, build_folder, cache_folder, remove_build_folder
+from .server import process
+from .settings import Settings
+from .summary import show_summary
+from .transport import local
+from .tree import TreeLock
+
+_OURS = (signal.SIGTTOU, signal.SIGINT)
+"""Signals that the coordinator ignores: make gets them as they were."""
+
+_REAP_S = 1.0
+
+_END_LIMIT_S = 5.0
+"""How long hosts have to confirm the end of a build that went its way."""
+
+
+def fleet_of(settings: Settings) -> Fleet:
+    """The hosts of a build, with what the settings say for all of them.
+
+    Raises:
+        InventoryError: the inventory cannot be used.
+    """
+    if settings.inventory:
+        # Here, not above: it imports ansible-runner.
+        from .inventory import load_fleet
+
+        fleet = load_fleet(settings.inventory, settings.project)
+    else:
+        fleet = Fleet(project="", hosts=settings.hosts or (embedded_host(),))
+    hosts = []
+    for host in fleet.hosts:
+        transport = host.transport if host.transport == "local" else settings.transport or host.transport
+        hosts.append(replace(host, slots=host.slots or settings.slots, transport=transport))
+    return replace(fleet, hosts=tuple(hosts))
+
+
+def with_default_jobs(arguments: Sequence[str], fleet: Fleet, environ: Mapping[str, str]) -> list[str]:
+    """make's arguments, with the project's -j where the user gave none."""
+    jobs = fleet.jobs
+    above = makeflags.parse(os.fsencode(environ.get("MAKEFLAGS", ""))).jobs
+    if jobs is None or above is not None or make_jobs(arguments) is not None:
+        return list(arguments)
+    if jobs == 0:
+        # A host that does not say its slots counts as this machine does.
+        here = len(os.sched_getaffinity(0))
+        jobs = sum(host.slots or here for host in fleet.hosts)
+    return [f"-j{jobs}", *arguments]
+
+
+def run(settings: Settings, make_arguments: Sequence[str]) -> int:
+    """Run make with these arguments; returns the exit status for the user's shell.
+
+    Raises:
+        ToolError: there is no make that fits.
+        TreeError: another build is at work in this folder.
+        RuntimeFolderError: our own folders cannot be used.
+    """
+    if "D1FLEET_SOCKET" in os.environ or "D1FLEET_JOB" in os.environ:
+        # Inside a build this is a sub-make like any other: here the shim knows what to do; on a host it runs
+        # where it is, for a build of its own would wait for slots that the one around it holds.
+        os.execvp("make", ["make", *make_arguments])
+    for note in settings.notes:
+        words.say(note)
+    fleet = fleet_of(settings)
+    make_arguments = with_default_jobs(make_arguments, fleet, os.environ)
+    ignored = {number for number in _OURS if signal.getsignal(number) is signal.SIG_IGN}
+    real_make = interpose.find_make(os.environ)
+    interpose.check_make(real_make)
+    folder = os.fsencode(os.getcwd())
+    record = Record(settings.record)
+    lock = TreeLock(folder)
+    runtime = build_folder()
+    try:
+        try:
+            shim_cache = cache_folder("shim")
+        except RuntimeFolderError:
+            shim_cache = runtime / "cache"  # no home to keep it in: compiled for this build alone
+        shim_dir = interpose.install_shim(shim_cache, runtime / "bin")
+
+        def coordinate(control: socket.socket, group: int) -> None:
+            build = _Build(
+                settings, fleet, make_arguments, folder, real_make, shim_dir, runtime, record, ignored
+            )
+            build.serve(control, group)
+
+        kind, value = front.in_front_of(coordinate)
+    finally:
+        record.close()
+        lock.close()
+        remove_build_folder(runtime)
+    if kind == 1:
+        front.die_of(value)
+    return value
+
+
+class _Build:
+    """The coordinator process of one build."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        fleet: Fleet,
+        make_arguments: Sequence[str],
+        folder: bytes,
+        real_make: Path,
+        shim_dir: Path,
+        runtime: Path,
+        record: Record,
+        ignored: set[signal.Signals],
+    ) -> None:
+        self._ignored = ignored
+        self.settings = settings
+        self._fleet = fleet
+        self._arguments = [b"make", *map(os.fsencode, make_arguments)]
+        self._folder = folder
+        self._real_make = real_make
+        self._shim_dir = shim_dir
+        self._socket = str(runtime / "socket")
+        self._proofs = str(runtime / PROOFS)
+        self._record = record
+        self._loop = Loop()
+        self._make = 0
+        self._make_status: int | None = None
+        self._broken_off = False
+        self._insisted = False
+        self._control: socket.socket | None = None
+
+    def serve(self, control: socket.socket, group: int) -> None:
+        """Run the build; the result goes to the front over `control`."""
+        self._control = control
+        # In the background of the terminal we write all the same, whatever `stty tostop` says.
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        process.become_subreaper()
+        kind, value = 0, D1fleetError.exit_code
+        try:
+            kind, value = self._build(group)
+        except D1fleetError as error:
+            words.say(str(error))
+            value = error.exit_code
+        finally:
+            control.setblocking(True)
+            with contextlib.suppress(OSError):
+                control.send(front.RESULT.pack(kind, value))
+
+    def _build(self, group: int) -> tuple[int, int]:
+        settings = self.settings
+        start = [name + b"=" + value for name, value in os.environb.items()]
+        shim_dir = os.fsencode(self._shim_dir)
+        keep = [os.fsencode(name) for name in settings.keep_environment]
+        environments = (
+            TravellingEnvironment(start, shim_dir, keep),
+            TravellingEnvironment(start, shim_dir, keep, elsewhere=False),
+        )
+        policy = Policy(
+            build=os.urandom(8).hex(),
+            lease_s=settings.lease_s,
+            grace_s=settings.grace_s,
+            heartbeat_s=settings.heartbeat_s,
+            strict=settings.strict,
+            makeargs=settings.makeargs,
+            setup=settings.setup,
+            proofs=self._proofs,
+            trees=[os.fsencode(tree) for tree in settings.trees],
+            local_slots=settings.local_slots or len(os.sched_getaffinity(0)),
+        )
+        loop = self._loop
+        coordinator = Coordinator(
+            loop, self._socket, self._folder, self._fleet.hosts, policy, environments, self._record
+        )
+        self.coordinator = coordinator
+        try:
+            self._warn_of_make()
+            self._start_make(group)
+            process.raise_descriptor_limit()  # behind make, which keeps the limit of the user's shell
+            connect.start(
+                loop,
+                coordinator.hosts.links,
+                connect.connector(settings.ssh_config, settings.ssh_options, settings.connect_timeout_s),
+            )
+            if self._control is not None:
+                self._control.setblocking(False)
+                loop.on_read(self._control.fileno(), self._front_event)
+            self._reap()
+            loop.run()
+        finally:
+            if self._make and self._make_status is None:
+                self._broken_off = True  # a fault of ours brought us here
+                os.kill(self._make, signal.SIGTERM)
+                process.wait_for(self._make, 1.0)  # it deletes half-written targets
+            coordinator.close()
+            if self._broken_off:
+                process.kill_descendants()
+        show_summary(settings.summary, coordinator)
+        return self._result()
+
+    def _warn_of_make(self) -> None:
+        if "MAKE" in os.environ:
+            words.say("MAKE is set in the environment; left out: $(MAKE) has to stay make's own")
+        for variable in ("LD_PRELOAD", "FAKEROOTKEY"):
+            if os.environ.get(variable):
+                words.say(f"{variable} is set: sub-makes that inherit it run here")
+        for argument in self._arguments:
+            name, sign, value = argument.partition(b"=")
+            if sign and name in (b"MAKE", b"MAKE:") and value not in (b"make", b"gmake"):
+                words.say(f"{os.fsdecode(argument)} is given: what $(MAKE) calls then runs here")
+
+    def _start_make(self, group: int) -> None:
+        environ = interpose.make_environment(
+            dict(os.environ), socket=self._socket, real_make=self._real_make, shim_dir=self._shim_dir
+        )
+        # Python ignores the first two of itself; whether they were ignored before, nobody can tell.
+        default = [signal.SIGPIPE, signal.SIGXFSZ, *(set(_OURS) - self._ignored)]
+        self._make = os.posix_spawn(
+            self._real_make,
+            self._arguments,
+            environ,
+            file_actions=[(os.POSIX_SPAWN_CLOSE, fd) for fd in inherited.closed_streams],
+            setpgroup=group,
+            setsigmask=(),
+            setsigdef=default,
+        )
+        pidfd = os.pidfd_open(self._make)
+        self._loop.on_read(pidfd, lambda: self._make_ended(pidfd))
+
+    def _make_ended(self, pidfd: int) -> None:
+        self._loop.forget(pidfd)
+        os.close(pidfd)
+        _, self._make_status = os.waitpid(self._make, 0)
+        if os.WIFSIGNALED(self._make_status):
+            self._broken_off = True
+        self._end()
+
+    def _end(self) -> None:
+        limit_s = _END_LIMIT_S + (self.settings.lease_s if self._broken_off else 0)
+        killed = self._make_status is not None and os.WIFSIGNALED(self._make_status)
+        kill = self._insisted or (killed and os.WTERMSIG(self._make_status or 0) == signal.SIGKILL)
+        self.coordinator.end(kill, limit_s, self._loop.stop)
+
+    def _front_event(self) -> None:
+        """The front passes a signal on, or is gone."""
+        control = self._control
+        if control is None:
+            return
+        try:
+            data = control.recv(64 * front.EVENT.size)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.forget(control.fileno())
+            self._break_off()
+            return
+        for number, from_terminal in front.EVENT.iter_unpack(data[: len(data) // 2 * 2]):
+            self._signal(signal.Signals(number), bool(from_terminal))
+
+    def _signal(self, number: signal.Signals, from_terminal: bool) -> None:
+        if number == signal.SIGTSTP:
+            self.coordinator.hosts.pause(True)
+            if self._control is not None:
+                self._control.send(b"z")
+        elif number == signal.SIGUSR1:
+            self._pass_to_make(number)  # make's own: it turns debugging on and off
+        elif number == signal.SIGCONT:
+            self.coordinator.hosts.pause(False)
+        elif number != signal.SIGHUP or not self._broken_off:
+            # A hang-up comes twice, from the shell and from the kernel: that is no insisting.
+            self._insisted = self._broken_off
+            self._broken_off = True
+            self.coordinator.interrupt()
+            if not from_terminal:
+                # Somebody signalled the front alone, or the whole group: give make the time to have got
+                # its own.
+                self._loop.call_later(0.05, lambda: self._pass_to_make(number))
+
+    def _pass_to_make(self, number: signal.Signals) -> None:
+        """Make gets a signal once: at the second one it would die without deleting half-written targets."""
+        if self._make_status is None and _catches(self._make, number):
+            os.kill(self._make, number)
+
+    def _break_off(self) -> None:
+        """The front was killed: so is the build."""
+        self._broken_off = True
+        if self._make_status is None:
+            os.kill(self._make, signal.SIGTERM)
+            self._loop.call_later(1.0, self._kill_make)
+        self.coordinator.interrupt()
+
+    def _reap(self) -> None:
+        """Local processes whose parents have ended come to us, as the nearest subreaper."""
+        process.reap_orphans(spare={self._make, *local.server_pids})
+        self._loop.call_later(_REAP_S, self._reap)
+
+    def _kill_make(self) -> None:
+        if self._make_status is None:
+            os.kill(self._make, signal.SIGKILL)
+
+    def _result(self) -> tuple[int, int]:
+        status = self._make_status
+        if status is None:
+            return 0, JobLostError.exit_code
+        if os.WIFSIGNALED(status):
+            return 1, os.WTERMSIG(status)
+        code = os.WEXITSTATUS(status)
+        counts = self.coordinator.counts
+        if code != 0 and counts.without_host and not counts.lost:
+            return 0, HostError.exit_code
+        if counts.lost:  # also where make was told to ignore it: something was not made as it should
+            return 0, JobLostError.exit_code
+        return 0, code
+
+
+def _catches(pid: int, number: int) -> bool:
+    """Does the process still catch the signal? make restores the default when the first one has come."""
+    with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/status", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
+
+
+def embedded_host() -> Host:
+    """This machine, over pipes: the fleet of one that a build without hosts has."""
+    return Host(name="localhost", transport="local", nice=0)
+
+
+def make_jobs(arguments: Sequence[str]) -> int | None:
+    """The -j of make's own arguments: None for none, 0 for one without a number."""
+    return makeflags.argv_jobs([b"make", *map(os.fsencode, arguments)])

@@ -1,0 +1,454 @@
+"""The coordinator: shims ask, hosts run, and this is where they meet."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from . import placement, protocol, rules, words
+from .environment import TravellingEnvironment
+from .errors import D1fleetError, HostError, JobLostError
+from .fallback import Fallback
+from .hostlink import HostLink
+from .hosts import Hosts
+from .job import Job
+from .loop import Loop
+from .model import Host
+from .placement import HostState
+from .policy import Policy
+from .record import Record
+from .shims import EXIT, INFRASTRUCTURE, LOCAL, SIGNAL, ShimConnection, ShimListener, ShimRequest
+from .tokendesk import TokenDesk
+
+_WRITE_ERROR = 2
+"""What make exits with when it cannot write its output."""
+
+_DESCRIPTORS_EACH = 12
+"""Descriptors that a sub-make costs at most: its own, copies of its streams, its jobserver, a lock."""
+
+_DESCRIPTORS_KEPT = 64
+"""For hosts, files, and what a moment needs."""
+
+SHOWN_JOBS = 40
+"""Sub-makes that a summary lists one by one."""
+
+_SPREAD_S = 0.3
+"""For this long after the first host came up, jobs that would share it wait for hosts on their way."""
+
+_INTERRUPT_GRACE_S = 2.5
+"""Time between a Ctrl-C and the SIGTERM for jobs that did not end of themselves; SIGKILL follows a second
+later.
+"""
+
+
+@dataclass
+class Counts:
+    """What the summary says."""
+
+    by_host: Counter[str] = field(default_factory=Counter)
+    here: Counter[str] = field(default_factory=Counter)
+    """Sub-makes that ran here, by reason."""
+    fallback: int = 0
+    """Those of them that ran here only because no host could take them."""
+    lost: int = 0
+    """Sub-makes that ended by infrastructure."""
+    without_host: int = 0
+    """Those that no host could take, under --strict."""
+    cut_short: int = 0
+    """Those that still ran when the top make had ended: it had not waited for them."""
+    failed_by_host: Counter[str] = field(default_factory=Counter)
+    jobs: list[tuple[str, str, float]] = field(default_factory=list)
+    """The first of them for the summary: command, host, seconds."""
+
+
+class Coordinator:
+    """Serves one build.
+
+    Args:
+        loop: runs everything but the connecting.
+        socket_path: where shims come in.
+        environments: decide what of the environment goes to other machines, and to servers on this one.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        socket_path: str,
+        folder: bytes,
+        hosts: Sequence[Host],
+        policy: Policy,
+        environments: tuple[TravellingEnvironment, TravellingEnvironment],
+        record: Record,
+    ) -> None:
+        self.loop = loop
+        self.policy = policy
+        self.counts = Counts()
+        self._record = record
+        self._listener = ShimListener(loop, socket_path, self._shim_connected)
+        self._jobs: dict[ShimConnection, Job] = {}
+        self._attempts: dict[int, Job] = {}
+        self._queue: list[Job] = []
+        self._fallback = Fallback(loop, policy.local_slots, self._start_fallback)
+        self._last_host: dict[bytes, str] = {}
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - _DESCRIPTORS_KEPT
+        self._most_inside = max(2, descriptors // _DESCRIPTORS_EACH)
+        self._number = 0
+        self._attempt = 0
+        self._ending = False
+        self._interrupted = 0
+        self._on_ended: Callable[[], None] | None = None
+        self._said_fallback = False
+        self._first_ready = 0.0
+        self._desk = TokenDesk(lambda: len(self._queue))
+        self.hosts = Hosts(
+            loop,
+            folder,
+            hosts,
+            policy,
+            environments,
+            record,
+            self._dispatch,
+            self._host_message,
+            self._host_left,
+        )
+
+    # -- hosts ----------------------------------------------------------------------------------------
+
+    def _host_message(self, link: HostLink, message: protocol.Message) -> None:
+        job = self._attempts.get(message.attempt)
+        if job is None or job.link is not link:
+            return
+        if isinstance(message, protocol.Data):
+            job.output(message)
+        elif isinstance(message, protocol.Exit):
+            self._job_ended(job, message)
+        elif isinstance(message, protocol.StdinUsed):
+            job.stdin_used(message.amount)
+        elif isinstance(message, protocol.Want):
+            self._desk.want(job)
+        elif isinstance(message, protocol.Return):
+            self._desk.returned(job, message.count)
+            self._dispatch()
+            self._desk.serve()
+
+    def _host_left(self, link: HostLink, meaning: str) -> None:
+        for job in [job for job in self._attempts.values() if job.link is link]:
+            self._job_ended(job, protocol.Exit(job.attempt, infrastructure=protocol.LOST, text=meaning))
+        self._dispatch()
+        self._check_ended()
+
+    # -- shims ----------------------------------------------------------------------------------------
+
+    def _shim_connected(self, sock: socket.socket, pid: int) -> None:
+        connection = ShimConnection(self.loop, sock, pid, self._asked, lambda _: None, lambda: None)
+        connection.readable()  # it mostly has asked by now
+
+    def _asked(self, shim: ShimConnection, request: ShimRequest) -> None:
+        try:
+            self._take_up(shim, request)
+        except Exception:
+            # A fault of ours must not end the build of everybody else, nor pass in silence.
+            traceback.print_exc()
+            self._drop(shim, request)
+
+    def _drop(self, shim: ShimConnection, request: ShimRequest) -> None:
+        """Let go of a job that we failed at: make waits for our copies of its descriptors."""
+        job = self._jobs.pop(shim, None)
+        if job is not None:
+            self._forget_waiting(job)
+            self._attempts.pop(job.attempt, None)
+            job.close()
+        request.close()
+        self.counts.lost += 1
+        shim.reply(INFRASTRUCTURE, D1fleetError.exit_code)
+        self._mind_the_door()
+
+    def _take_up(self, shim: ShimConnection, request: ShimRequest) -> None:
+        self._number += 1
+        job = Job(self.loop, self._number, shim, request, self.loop.now())
+        job.wanted_slots = job.weight(self._makeargs(None))
+        shim.on_signal = lambda number: self._shim_signal(job, number)
+        shim.on_gone = lambda: self._shim_gone(job)
+        self._jobs[shim] = job
+        reason = job.stays_here() or rules.stays_here(job.arguments, self.policy.local_goals)
+        if reason is None and self.hosts.links and not self.hosts.shares(job.device):
+            reason = "its folder is outside the tree that hosts share"
+        if self._ending or self._interrupted:
+            self._answer(job, SIGNAL, 15)
+        elif reason is not None:
+            self._run_here(job, reason)
+        else:
+            self._queue.append(job)
+            self._dispatch()
+            self._mind_the_door()
+
+    def _run_here(self, job: Job, reason: str) -> None:
+        self.counts.here[reason] += 1
+        self._write_job(job, None, reason)
+        self._answer(job, LOCAL)
+
+    def _answer(self, job: Job, verb: bytes, value: int = 0) -> None:
+        job.close()
+        self._jobs.pop(job.shim, None)
+        job.shim.reply(verb, value)
+        self._mind_the_door()
+
+    def _mind_the_door(self) -> None:
+        """Let no more sub-makes in than there are descriptors for; those outside simply wait."""
+        if not self._ending:
+            inside = len(self._queue) + len(self._attempts)
+            self._listener.pause(inside >= self._most_inside)
+
+    def _shim_signal(self, job: Job, number: int) -> None:
+        """The shim's make got a signal: so does the job."""
+        if job.link is not None:
+            job.link.send(protocol.Signal(job.attempt, number))
+        else:
+            self._forget_waiting(job)
+            self._answer(job, SIGNAL, number)
+
+    def _shim_gone(self, job: Job) -> None:
+        """Nobody waits for this job any more."""
+        self._jobs.pop(job.shim, None)
+        self._mind_the_door()
+        if job.link is not None:
+            job.cancelled = True
+            job.link.send(protocol.Cancel(job.attempt))
+        else:
+            self._forget_waiting(job)
+            job.close()
+
+    def _forget_waiting(self, job: Job) -> None:
+        if not self._fallback.remove(job) and job in self._queue:
+            self._queue.remove(job)
+
+    # -- placing --------------------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        """Give waiting jobs to hosts that have room."""
+        hosts_for: dict[int, list[HostState]] = {}
+        for job in list(self._queue):
+            hosts = hosts_for.get(job.device)
+            if hosts is None:
+                hosts = hosts_for[job.device] = self.hosts.for_device(job.device)
+            if job.refused:
+                hosts = [host for host in hosts if host.name not in job.refused]
+            decision = placement.choose(hosts, job.wanted_slots, self._last_host.get(job.key))
+            if decision.host is not None:
+                if decision.host.machine.used and self._others_are_near():
+                    return
+                self._queue.remove(job)
+                job.candidates = decision.candidates
+                self._place(job, decision.host)
+            elif not decision.never:
+                self._desk.recall_for_waiting(self._attempts.values())
+                if not any(placement.has_room(host, 1) for host in hosts):
+                    return
+            elif not self.hosts.some_may_come:
+                self._queue.remove(job)
+                self._fall_back(job)
+
+    def _others_are_near(self) -> bool:
+        """Hosts log in within moments of each other: the first one should not get all of the first jobs."""
+        now = self.loop.now()
+        if not self._first_ready:
+            self._first_ready = now
+            self.loop.call_later(_SPREAD_S, self._dispatch)
+        return now - self._first_ready < _SPREAD_S and self.hosts.some_may_come
+
+    def _makeargs(self, link: HostLink | None) -> list[bytes]:
+        words = list(self.policy.makeargs) + (list(link.host.makeargs) if link is not None else [])
+        return [os.fsencode(word) for word in words]
+
+    def _place(self, job: Job, host: HostState) -> None:
+        try:
+            self._send_to(job, host)
+        except Exception:
+            traceback.print_exc()
+            self._drop(job.shim, job.request)
+
+    def _send_to(self, job: Job, host: HostState) -> None:
+        self._attempt += 2
+        link = self.hosts.link_of(host)
+        run = job.run_message(self._attempt, self.hosts.environment_for(link.host), self._makeargs(link))
+        fault = run.fault()
+        if fault:
+            self._run_here(job, f"it cannot be asked of a host: {fault}")
+            return
+        job.taken_slots = placement.weight_on(host.machine, run.weight)
+        host.machine.used += job.taken_slots
+        host.jobs += 1
+        host.given += 1
+        self._attempts[run.attempt] = job
+        self._last_host[job.key] = host.name
+        link.send(run)
+        job.placed(link, run)
+
+    def _fall_back(self, job: Job) -> None:
+        """No host will ever take it: an error, or as many at once here as this machine bears."""
+        if not self.hosts.links:
+            self._run_here(job, "there are no hosts")
+            return
+        if self.policy.strict:
+            words.say(f"no host can run {job.words}, and --strict forbids to run it here")
+            self.counts.without_host += 1
+            self._write_job(job, None, "", infrastructure="no host")
+            self._answer(job, INFRASTRUCTURE, HostError.exit_code)
+            return
+        if not self._said_fallback and not job.refused:
+            self._said_fallback = True
+            words.say("no host can take part: sub-makes run on this machine")
+        self._fallback.add(job)
+
+    def _start_fallback(self, job: Job) -> None:
+        self.counts.fallback += 1
+        self._run_here(job, next(iter(job.refused.values()), "no host can take part"))
+
+    # -- the end of a job -------------------------------------------------------------------------------
+
+    def _job_ended(self, job: Job, message: protocol.Exit) -> None:
+        self._attempts.pop(message.attempt, None)
+        job.running = False
+        self._desk.ended(job)
+        if job.link is not None and job.link.placement is not None:
+            job.link.placement.jobs -= 1
+            job.link.placement.machine.used -= job.taken_slots
+        if job.cancelled:
+            self._write_job(job, message)
+            job.close()
+        else:
+            job.when_written(lambda: self._report(job, message))
+        if self._queue:
+            self._dispatch()
+        self._desk.serve()
+
+    def _report(self, job: Job, message: protocol.Exit) -> None:
+        """All output is written: the shim may have its answer."""
+        if job.cancelled:
+            self._write_job(job, message)
+            job.close()
+            return
+        if message.infrastructure == protocol.REFUSED and not self._ending and not self._interrupted:
+            self._refused(job, message)
+            return
+        self._write_job(job, message)
+        if message.infrastructure:
+            self.counts.lost += 1
+            name = job.link.host.name if job.link is not None else "?"
+            if not self._interrupted:
+                words.say(
+                    f"lost: {job.words} on host {name}: {words.plain(message.text) or message.infrastructure}"
+                )
+            self._answer(job, INFRASTRUCTURE, JobLostError.exit_code)
+        elif message.signal:
+            self._answer(job, SIGNAL, message.signal)
+        elif job.lost_output and not message.code:
+            words.say(f"{job.words}: its output cannot be written: {os.strerror(job.lost_output)}")
+            self._answer(job, EXIT, _WRITE_ERROR)
+        else:
+            self._answer(job, EXIT, message.code)
+
+    def _refused(self, job: Job, message: protocol.Exit) -> None:
+        """It has not run there, so it may run elsewhere: on another host, or here when none is left."""
+        if job.link is not None:
+            job.refused[job.link.host.name] = words.plain(message.text)
+        job.unplace()
+        self._queue.append(job)
+        self._dispatch()
+
+    def _write_job(
+        self,
+        job: Job,
+        message: protocol.Exit | None,
+        local_reason: str | None = None,
+        infrastructure: str = "",
+    ) -> None:
+        host = job.link.host.name if job.link is not None and message is not None else None
+        if host is not None:
+            self.counts.by_host[host] += 1
+            if message is not None and (message.code or message.signal):
+                self.counts.failed_by_host[host] += 1
+            if message is not None and len(self.counts.jobs) < SHOWN_JOBS:
+                self.counts.jobs.append((job.words, host, message.ran_s))
+        if not self._record.wanted:
+            return
+        self._record.write(
+            event="job",
+            job=job.number,
+            dir=job.request.folder,
+            argv=job.arguments,
+            host=host,
+            local_reason=local_reason,
+            exit=message.code if message is not None else None,
+            signal=message.signal if message is not None else None,
+            infrastructure=message.infrastructure if message is not None else infrastructure,
+            asked_s=round(job.asked_at, 4),
+            placed_s=round(job.placed_at, 4),
+            waited_s=message.waited_s if message is not None else None,
+            ran_s=message.ran_s if message is not None else None,
+            candidates=job.candidates,
+        )
+
+    # -- stops and ends -----------------------------------------------------------------------------------
+
+    @property
+    def interrupted(self) -> bool:
+        """Has somebody broken the build off?"""
+        return self._interrupted > 0
+
+    def interrupt(self) -> None:
+        """Ctrl-C: the shims pass it on; what does not end of itself is ended here. A second one ends at
+        once.
+        """
+        self._interrupted += 1
+        kill = self._interrupted > 1
+        for job in [*self._queue, *self._fallback.clear()]:
+            self._answer(job, SIGNAL, 2)
+        self._queue.clear()
+        self.loop.call_later(0.0 if kill else _INTERRUPT_GRACE_S, lambda: self._cancel_all(kill))
+
+    def _cancel_all(self, kill: bool) -> None:
+        for job in self._attempts.values():
+            job.send(protocol.Cancel(job.attempt, kill))
+        # Output that nobody takes must not keep a build from ending.
+        for job in list(self._jobs.values()):
+            job.discard_output()
+
+    def end(self, kill: bool, limit_s: float, done: Callable[[], None]) -> None:
+        """The make has ended: take leave of the hosts, at most `limit_s` seconds long, then call `done`.
+
+        Args:
+            kill: the build was broken off; nothing there gets time to tidy up.
+        """
+        if self._ending:
+            return
+        self._ending = True
+        self._on_ended = done
+        self.counts.cut_short = len(self._attempts)
+        for job in [*self._queue, *self._fallback.clear()]:
+            self._answer(job, SIGNAL, 15)
+        self._queue.clear()
+        self.hosts.take_leave(kill, limit_s)
+        self._check_ended()
+
+    def _check_ended(self) -> None:
+        if self._ending and self._on_ended is not None and not self.hosts.some_are_open:
+            done, self._on_ended = self._on_ended, None
+            done()
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._ending = True
+        self._listener.close()
+        for job in list(self._jobs.values()):
+            if job.link is None or job.attempt not in self._attempts:
+                self._answer(job, SIGNAL, 15)
+            else:
+                self._answer(job, INFRASTRUCTURE, JobLostError.exit_code)
+        self.hosts.close()
+        self._record.close()

@@ -1,0 +1,96 @@
+"""Folders of ours: which ones to use, and whether they are safe to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Mapping
+
+from .errors import RuntimeFolderError
+
+SYSTEM_SLOTS = "/run/d1fleet/slots"
+"""Made by the role of the server (tmpfiles.d): owned by root, and sticky, so that all users share it."""
+
+
+def slots_directory(
+    environ: Mapping[str, str] = os.environ,
+    uid: int | None = None,
+    system: str = SYSTEM_SLOTS,
+    run_user: str = "/run/user",
+    temporary: str = "/tmp",
+) -> str:
+    """The folder of this host's slots: the one that all users share, else this user's own, made if need be.
+
+    Raises:
+        RuntimeFolderError: this user's own is another's, or can be written by others, or cannot be made.
+    """
+    if _is_shared(system):
+        return system
+    base = runtime_base(environ, uid, run_user, temporary)
+    return own_folder(os.path.join(base, "slots"), uid)
+
+
+def runtime_base(
+    environ: Mapping[str, str] = os.environ,
+    uid: int | None = None,
+    run_user: str = "/run/user",
+    temporary: str = "/tmp",
+) -> str:
+    """This user's folder for what lasts as long as the machine is up, made if need be.
+
+    Raises:
+        RuntimeFolderError: it is another's, or can be written by others, or cannot be made.
+    """
+    uid = os.geteuid() if uid is None else uid
+    for base in (environ.get("XDG_RUNTIME_DIR", ""), os.path.join(run_user, str(uid))):
+        # After su(1) the variable is still the other user's: then it says nothing about us.
+        if os.path.isabs(base) and _fault(base, uid) is None:
+            return own_folder(os.path.join(base, "d1fleet"), uid)
+    return own_folder(os.path.join(temporary, f"d1fleet-{uid}"), uid)
+
+
+def own_folder(path: str, uid: int | None = None) -> str:
+    """The folder `path`, made if need be, and this user's alone. Its parent must be safe already.
+
+    Raises:
+        RuntimeFolderError: it is another's, or can be written by others, or cannot be made.
+    """
+    uid = os.geteuid() if uid is None else uid
+    with contextlib.suppress(FileExistsError):
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise RuntimeFolderError(
+                f"{path} cannot be made: {error.strerror}", "look at its parent"
+            ) from error
+    fault = _fault(path, uid)
+    if fault is not None:
+        raise RuntimeFolderError(f"{path} {fault}", f"find out who made it, then remove it: rm -r {path}")
+    return path
+
+
+def _is_shared(path: str) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    closed = not found.st_mode & 0o022 or bool(found.st_mode & stat.S_ISVTX)
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and closed and os.access(path, os.W_OK | os.X_OK)
+
+
+def _fault(path: str, uid: int) -> str | None:
+    """Why a folder is not this user's alone; None when it is."""
+    try:
+        found = os.lstat(path)
+    except OSError as error:
+        return error.strerror or "cannot be looked at"
+    if not stat.S_ISDIR(found.st_mode):
+        return "is not a folder"
+    if found.st_uid != uid:
+        return f"belongs to uid {found.st_uid}, not to {uid}"
+    if found.st_mode & 0o022:
+        return f"can be written by others (mode {stat.S_IMODE(found.st_mode):04o})"
+    return None

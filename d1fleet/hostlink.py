@@ -1,0 +1,188 @@
+"""The coordinator's end of one host: from connecting to its last word."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from . import protocol, words
+from .errors import D1fleetError, HostError, ProtocolError, UnfitError
+from .loop import Loop
+from .model import Host
+from .transport.base import Channel
+from .transport.launcher import Launch
+
+if TYPE_CHECKING:
+    from .placement import HostState
+
+
+class State(enum.Enum):
+    """How far a host has come."""
+
+    CONNECTING = "connecting"
+    STARTING = "starting"
+    UP = "up"
+    FAILED = "failed"
+    """It never took part."""
+    LOST = "lost"
+    """It took part, and the connection or its word ended."""
+    ENDED = "ended"
+
+
+START_LIMIT_S = 45.0
+"""Time from the login to the server's hello: its setup may take 30 s of that."""
+
+
+class HostLink:
+    """One host of a build.
+
+    Args:
+        welcome: what the server is told first.
+        on_up: the server runs and has said hello.
+        on_message: each further message.
+        on_failed: it cannot take part, with the error.
+        on_lost: it took part and is gone, with the error.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        host: Host,
+        welcome: protocol.Welcome,
+        on_up: Callable[[HostLink], None],
+        on_message: Callable[[HostLink, protocol.Message], None],
+        on_failed: Callable[[HostLink], None],
+        on_lost: Callable[[HostLink], None],
+    ) -> None:
+        self.host = host
+        self.state = State.CONNECTING
+        self.error: D1fleetError | None = None
+        self.hello: protocol.Hello | None = None
+        self.placement: HostState | None = None
+        self.last_heard = 0.0
+        self.load: protocol.Beat | None = None
+        self.gone: protocol.Gone | None = None
+        self._loop = loop
+        self._welcome = welcome
+        self._on_up, self._on_message, self._on_failed, self._on_lost = on_up, on_message, on_failed, on_lost
+        self._channel: Channel | None = None
+        self._launch = Launch()
+        self._decoder = protocol.Decoder("server")
+        self.shown_name = host.name
+
+    @property
+    def open(self) -> bool:
+        """Is there a connection, or one on its way?"""
+        return self.state in (State.CONNECTING, State.STARTING, State.UP)
+
+    def connected(self, channel: Channel) -> None:
+        """The login went well: start to talk."""
+        if self.state is not State.CONNECTING:
+            channel.close()
+            return
+        self.state = State.STARTING
+        self._channel = channel
+        channel.start(self._loop, self._received, self._ended)
+        self._loop.call_later(START_LIMIT_S, self._start_limit)
+
+    def fail(self, error: D1fleetError) -> None:
+        """It cannot take part."""
+        if not self.open:
+            return
+        was_up = self.state is State.UP
+        self.state = State.LOST if was_up else State.FAILED
+        self.error = error
+        self.disconnect()
+        (self._on_lost if was_up else self._on_failed)(self)
+
+    def send(self, message: protocol.Message) -> None:
+        if self._channel is not None:
+            self._channel.send(protocol.encode(message))
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait to be sent to it."""
+        return self._channel.backlog if self._channel is not None else 0
+
+    def check_silence(self, now: float, limit_s: float) -> None:
+        """Give the host up when it has said nothing for `limit_s` seconds."""
+        if self.state is State.UP and now - self.last_heard > limit_s:
+            self.fail(
+                HostError(
+                    f"no word from it for {now - self.last_heard:.0f} s", "see whether it is up and reachable"
+                )
+            )
+
+    def _start_limit(self) -> None:
+        if self.state is State.STARTING:
+            self.fail(self._launch.failure(f"no hello within {START_LIMIT_S:.0f} s"))
+
+    def _received(self, data: bytes) -> None:
+        self.last_heard = self._loop.now()
+        try:
+            if not self._launch.ready:
+                data = self._launch_talk(data)
+            for message in self._decoder.feed(data):
+                self._handle(message)
+                if not self.open:
+                    return
+        except D1fleetError as error:
+            if isinstance(error, ProtocolError):
+                error = ProtocolError(f"its server sent what the protocol does not allow: {error}")
+            self.fail(error)
+
+    def _launch_talk(self, data: bytes) -> bytes:
+        """Start the server there; returns what came behind the talk: the first frames, or nothing yet."""
+        reply = self._launch.feed(data)
+        if reply and self._channel is not None:
+            self._channel.send(reply)
+        if self._launch.ready:
+            self.send(self._welcome)
+        return self._launch.rest
+
+    def _handle(self, message: protocol.Message) -> None:
+        if isinstance(message, protocol.Hello):
+            if self.hello is not None:
+                raise ProtocolError("a second Hello")
+            if message.version != protocol.VERSION:
+                raise UnfitError(f"its server speaks protocol {message.version}, we speak {protocol.VERSION}")
+            self.hello = message
+            self.state = State.UP
+            self._on_up(self)
+        elif isinstance(message, protocol.Unfit):
+            raise UnfitError(words.plain(message.reason), words.plain(message.mend))
+        elif self.hello is None:
+            raise ProtocolError(f"{type(message).__name__} before Hello")
+        elif (
+            isinstance(message, (protocol.Data, protocol.Close, protocol.Credit))
+            and (message.stream == protocol.STDIN) == isinstance(message, protocol.Data)
+        ) or isinstance(message, protocol.Run):
+            raise ProtocolError(f"{type(message).__name__} for a stream or a job that is not the server's")
+        elif isinstance(message, protocol.Gone):
+            self.gone = message
+            self.state = State.ENDED
+            self.disconnect()
+            self._on_message(self, message)
+        else:
+            if isinstance(message, protocol.Beat):
+                self.load = message
+                self.send(protocol.Grant(seq=message.seq))
+            self._on_message(self, message)
+
+    def _ended(self) -> None:
+        if self.state is State.ENDED or not self.open:
+            return
+        diagnosis = self._channel.diagnosis() if self._channel is not None else ""
+        if self.state is State.UP:
+            self.fail(
+                HostError(f"the connection ended ({diagnosis or 'no reason given'})", "see whether it is up")
+            )
+        else:
+            self.fail(self._launch.failure(diagnosis))
+
+    def disconnect(self) -> None:
+        """Close the channel."""
+        if self._channel is not None:
+            channel, self._channel = self._channel, None
+            channel.close()

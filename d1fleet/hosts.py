@@ -1,0 +1,261 @@
+"""All hosts of a build: which are connected, see the same tree, and how much their machines bear."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from . import protocol, words
+from .environment import TravellingEnvironment
+from .errors import HostError, TreeError
+from .hostlink import HostLink, State
+from .loop import Loop
+from .model import Host
+from .placement import HostState, Machine
+from .policy import Policy
+from .record import Record
+from .tree import Tree, forget, prove
+
+_SILENCE_CHECK_S = 0.25
+
+
+class Hosts:
+    """The hosts of one build.
+
+    Args:
+        folder: where the build runs; each host has to see it as we do before it gets work.
+        environments: what goes to other machines, and to servers on this one.
+        on_ready: called when a host can take work.
+        on_message: called with what hosts say about attempts.
+        on_left: called when a host has left, lost or at its end, with what it means for its jobs.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        folder: bytes,
+        hosts: Sequence[Host],
+        policy: Policy,
+        environments: tuple[TravellingEnvironment, TravellingEnvironment],
+        record: Record,
+        on_ready: Callable[[], None],
+        on_message: Callable[[HostLink, protocol.Message], None],
+        on_left: Callable[[HostLink, str], None],
+    ) -> None:
+        self._loop = loop
+        self._folder = folder
+        self._policy = policy
+        self._environment, self._local_environment = environments
+        self._record = record
+        self._on_ready, self._on_message, self._on_left = on_ready, on_message, on_left
+        self._machines: dict[str, Machine] = {}
+        self._folders = [folder, *policy.trees]
+        self._here = {device for device in map(_device, self._folders) if device is not None}
+        """Devices of these folders."""
+        self._trees: list[Tree] = []
+        """Proofs of these folders that lie there now."""
+        self._unchecked: dict[HostLink, set[int]] = {}
+        """Trees that a host has still to answer for."""
+        self._devices: dict[HostLink, set[int]] = {}
+        """Devices, as seen here, on which a host has the same files as we."""
+        self._ending = False
+        self.outlived = 0
+        """Processes that had outlived their sub-makes and were ended with the build."""
+        self.links = [self._new_link(host) for host in hosts]
+        if self.links:
+            self._check_silence()
+
+    def _new_link(self, host: Host) -> HostLink:
+        policy = self._policy
+        welcome = protocol.Welcome(
+            build=policy.build,
+            uid=os.geteuid(),
+            slots=host.slots or 0,
+            nice=host.nice,
+            setup=host.setup or policy.setup,
+            lease_s=policy.lease_s,
+            grace_s=policy.grace_s,
+            heartbeat_s=policy.heartbeat_s,
+            environment=self.environment_for(host).start_block,
+        )
+        return HostLink(self._loop, host, welcome, self._up, self._message, self._failed, self._lost)
+
+    def environment_for(self, host: Host) -> TravellingEnvironment:
+        """What of an environment goes to a host: to this very machine, nearly all."""
+        return self._local_environment if host.transport == "local" else self._environment
+
+    # -- what the coordinator asks --------------------------------------------------------------------
+
+    def shares(self, device: int) -> bool:
+        """Is a folder on this device in a tree that hosts are asked for?"""
+        return device in self._here
+
+    def for_device(self, device: int) -> list[HostState]:
+        """Hosts that see a folder on this device as we do."""
+        return [
+            link.placement
+            for link in self.links
+            if link.placement is not None and device in self._devices.get(link, ())
+        ]
+
+    def link_of(self, host: HostState) -> HostLink:
+        return self.links[host.order]
+
+    @property
+    def some_may_come(self) -> bool:
+        """Are there hosts that have not had their chance yet?"""
+        return any(
+            link.open and (link.state is not State.UP or self._unchecked.get(link)) for link in self.links
+        )
+
+    @property
+    def some_are_open(self) -> bool:
+        return any(link.open for link in self.links)
+
+    # -- hosts come -----------------------------------------------------------------------------------
+
+    def _prove_trees(self) -> None:
+        """Write the proofs, just before a host is asked for them: recipes see what lies in the tree."""
+        if not self._trees:
+            for number, folder in enumerate(self._folders):
+                self._trees.append(prove(number, folder, self._policy.proofs))
+
+    def _up(self, link: HostLink) -> None:
+        hello = link.hello
+        if hello is None:
+            return
+        name = hello.machine or link.host.name
+        machine = self._machines.setdefault(name, Machine(slots=max(1, hello.slots), cpus=max(1, hello.cpus)))
+        try:
+            self._prove_trees()
+        except TreeError as error:
+            self._withdraw_proofs()
+            link.fail(error)
+            return
+        order = self.links.index(link)
+        link.placement = HostState(link.host.name, machine, order, max_jobs=link.host.max_jobs, up=False)
+        self._unchecked[link] = {tree.number for tree in self._trees}
+        for tree in self._trees:
+            link.send(protocol.CheckTree(0, tree.number, tree.folder, tree.nonce, tree.content))
+
+    def _tree_checked(self, link: HostLink, message: protocol.TreeChecked) -> None:
+        unchecked = self._unchecked.get(link)
+        if unchecked is None or message.tree not in unchecked or link.placement is None:
+            return
+        unchecked.discard(message.tree)
+        if not message.reason and message.tree < len(self._trees):
+            self._devices.setdefault(link, set()).add(self._trees[message.tree].device)
+        elif message.tree == 0:
+            mend = "mount the tree on that host at the same path, or build in a folder that all hosts share"
+            link.fail(HostError(words.plain(message.reason), mend))
+            return
+        if not unchecked:
+            link.placement.up = True
+            self._record.write(event="host-up", host=link.host.name, slots=link.placement.machine.slots)
+            self._settle_proofs()
+            self._on_ready()
+
+    def _settle_proofs(self) -> None:
+        """Remove the proofs once all hosts that were asked have answered; a later one gets new ones."""
+        if not any(link.open and self._unchecked.get(link) for link in self.links):
+            self._withdraw_proofs()
+
+    def _withdraw_proofs(self) -> None:
+        for tree in self._trees:
+            forget(tree)
+        self._trees.clear()
+
+    # -- hosts speak ----------------------------------------------------------------------------------
+
+    def _message(self, link: HostLink, message: protocol.Message) -> None:
+        if isinstance(message, protocol.Beat):
+            self._heard_load(link, message)
+        elif isinstance(message, protocol.TreeChecked):
+            self._tree_checked(link, message)
+        elif isinstance(message, protocol.Gone):
+            self.outlived += message.left
+            if not self._ending:
+                words.say(f"host {link.host.name}: its server has ended")
+            self._left(link, "its server has ended")
+        elif isinstance(message, protocol.FencedLate):
+            words.say(f"host {link.host.name} acted {message.late_s:.1f} s after its lease had ended")
+        else:
+            self._on_message(link, message)
+
+    def _heard_load(self, link: HostLink, beat: protocol.Beat) -> None:
+        """Others' load on a machine is what none of this build's servers there uses."""
+        if link.placement is None:
+            return
+        machine = link.placement.machine
+        siblings = (
+            other.load.own_cpus
+            for other in self.links
+            if other is not link and other.load and other.placement and other.placement.machine is machine
+        )
+        machine.others_cpus = max(0.0, beat.others_cpus - sum(siblings))
+
+    # -- hosts go -------------------------------------------------------------------------------------
+
+    def _failed(self, link: HostLink) -> None:
+        self._tell(link, "host-failed")
+        self._left(link, "")
+
+    def _lost(self, link: HostLink) -> None:
+        self._tell(link, "host-lost")
+        self._left(link, "its host was lost")
+
+    def _tell(self, link: HostLink, event: str) -> None:
+        error = link.error
+        if error is None or (self._ending and event == "host-failed"):
+            return
+        words.say(f"host {link.host.name}: {error}")
+        self._record.write(event=event, host=link.host.name, reason=error.message)
+
+    def _left(self, link: HostLink, meaning: str) -> None:
+        if link.placement is not None:
+            link.placement.up = False
+        self._settle_proofs()
+        self._on_left(link, meaning)
+
+    def _check_silence(self) -> None:
+        now = self._loop.now()
+        for link in self.links:
+            link.check_silence(now, self._policy.lease_s)
+        if not self._ending or self.some_are_open:
+            self._loop.call_later(min(_SILENCE_CHECK_S, self._policy.lease_s / 4), self._check_silence)
+
+    def pause(self, on: bool) -> None:
+        """Stop or continue what runs there; leases go on."""
+        for link in self.links:
+            if link.state is State.UP:
+                link.send(protocol.Pause(on=on))
+
+    def take_leave(self, kill: bool, limit_s: float) -> None:
+        """Ask all to end what is left of the build; those that do not answer in time are named."""
+        self._ending = True
+        for link in self.links:
+            if link.state is State.UP:
+                link.send(protocol.Bye(kill=kill))
+            elif link.open:
+                link.fail(HostError("the build ended before it was ready"))
+        self._loop.call_later(limit_s, self._give_up)
+
+    def _give_up(self) -> None:
+        for link in self.links:
+            if link.open:
+                link.fail(
+                    HostError("it has not confirmed that nothing of the build is left there", "look at it")
+                )
+
+    def close(self) -> None:
+        """Give everything back."""
+        for link in self.links:
+            link.disconnect()
+        self._withdraw_proofs()
+
+
+def _device(folder: bytes) -> int | None:
+    try:
+        return os.stat(folder).st_dev
+    except OSError:
+        return None

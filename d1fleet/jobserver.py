@@ -1,0 +1,100 @@
+"""The coordinator as a client of the top make's own jobserver.
+
+The tokens of a build are make's: what a make on a host uses beyond its one recipe is taken from the pipe that
+the shim brought along, and written back there. So -jN stays what it is, whoever runs the recipes.
+
+A make that ends waits until nobody holds the writing end any more: a client must be closed before its job's
+end is reported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+from .loop import Loop
+
+
+class TokenSource(Protocol):
+    """Where a job's further tokens come from."""
+
+    def take(self) -> bool:
+        """Take a token if there is one."""
+
+    def wait(self, callback: Callable[[], None]) -> None:
+        """Call back, once, when it may be worth trying again."""
+
+    def give(self, count: int) -> None:
+        """Give `count` tokens back."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class Unlimited:
+    """`make -j` without a number: only slots bound it."""
+
+    def take(self) -> bool:
+        return True
+
+    def wait(self, callback: Callable[[], None]) -> None:
+        callback()
+
+    def give(self, count: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class JobserverClient:
+    """A jobserver of pipe style (4.2 to 4.4) or fifo style (4.4).
+
+    Args:
+        loop: watches the reading end while we wait.
+        read_path, write_path: the ends, to be opened anew: O_NONBLOCK must not reach make's own.
+    """
+
+    def __init__(self, loop: Loop, read_path: str, write_path: str) -> None:
+        self._loop = loop
+        self._tokens: list[bytes] = []
+        self._read = os.open(read_path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self._write = os.open(write_path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            os.close(self._read)
+            raise
+
+    @classmethod
+    def of_pipe(cls, loop: Loop, read_fd: int, write_fd: int) -> JobserverClient:
+        """The client for the two descriptors of a pipe."""
+        return cls(loop, f"/proc/self/fd/{read_fd}", f"/proc/self/fd/{write_fd}")
+
+    def take(self) -> bool:
+        try:
+            token = os.read(self._read, 1)
+        except OSError:
+            return False
+        if token:
+            self._tokens.append(token)
+        return bool(token)
+
+    def wait(self, callback: Callable[[], None]) -> None:
+        def ready() -> None:
+            self._loop.on_read(self._read, None)
+            callback()
+
+        self._loop.on_read(self._read, ready)
+
+    def give(self, count: int) -> None:
+        for _ in range(min(count, len(self._tokens))):
+            with contextlib.suppress(OSError):
+                os.write(self._write, self._tokens.pop())
+
+    def close(self) -> None:
+        self.give(len(self._tokens))
+        self._loop.forget(self._read)
+        os.close(self._read)
+        os.close(self._write)

@@ -1,0 +1,32 @@
+"""What a build may do: the part of the settings that the coordinator goes by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .rules import LOCAL_GOALS
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Rules of one build."""
+
+    build: str
+    """Its name on the wire: random, new each time."""
+    lease_s: float = 10.0
+    grace_s: float = 6.0
+    heartbeat_s: float = 2.0
+    strict: bool = False
+    """Never run a sub-make here because no host can take it."""
+    makeargs: Sequence[str] = ()
+    """Further arguments for each sub-make on a host."""
+    setup: str = ""
+    """For hosts that have none of their own."""
+    trees: Sequence[bytes] = ()
+    """Further folders that hosts share, beside the build's own."""
+    proofs: str = ""
+    """File that keeps the names of the files by which hosts prove their trees; empty keeps none."""
+    local_goals: Sequence[str] = LOCAL_GOALS
+    local_slots: int = 1
+    """Sub-makes at once here when no host can take them."""

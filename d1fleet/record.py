@@ -1,0 +1,49 @@
+"""What happened to each job, one JSON object a line: for reports, for `why`, for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from .errors import UsageError
+
+
+class Record:
+    """A file of JSON lines; without a path nothing is written, counts are kept all the same."""
+
+    def __init__(self, path: str | None) -> None:
+        self._file = None
+        if path is not None:
+            try:
+                # For this user alone: command lines can hold what others should not read.
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                self._file = os.fdopen(fd, "w", encoding="utf-8")
+            except OSError as error:
+                raise UsageError(
+                    f"the record {path} cannot be written: {error.strerror}", "name another file"
+                ) from error
+
+    @property
+    def wanted(self) -> bool:
+        """Is there anybody to write for?"""
+        return self._file is not None
+
+    def write(self, **fields: Any) -> None:
+        """Add one object."""
+        if self._file is not None:
+            # Not json.dump: that one is all Python, and writes each word by itself.
+            self._file.write(_ENCODER.encode(fields) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _text(value: object) -> str:
+    return os.fsdecode(value) if isinstance(value, bytes) else str(value)
+
+
+_ENCODER = json.JSONEncoder(default=_text)

@@ -1,0 +1,83 @@
+"""The last words of a build: where its sub-makes ran."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from . import words as ours
+
+if TYPE_CHECKING:
+    from .coordinator import Coordinator
+
+
+def show_summary(wanted: bool | None, coordinator: Coordinator) -> None:
+    """Print tables when they were asked for, else a line when something did not go as wished, or a person
+    looks on.
+    """
+    if wanted:
+        ours.say("\n".join([*_jobs(coordinator), *_hosts(coordinator)]))
+        return
+    counts = coordinator.counts
+    words = []
+    if counts.fallback:
+        words.append(
+            f"{_count(counts.fallback, 'sub-make')} ran on this machine because no host could take more"
+        )
+    if counts.lost:
+        words.append(
+            f"{_count(counts.lost, 'sub-make')} lost by infrastructure: start the build again to go on"
+        )
+    if counts.without_host:
+        words.append(f"{_count(counts.without_host, 'sub-make')} had no host (--strict)")
+    if coordinator.hosts.outlived:
+        words.append(
+            f"{_count(coordinator.hosts.outlived, 'process', 'processes')} that outlived sub-makes ended"
+        )
+    if counts.cut_short and not coordinator.interrupted:
+        words.append(f"{_count(counts.cut_short, 'sub-make')} still ran when make had ended, and was ended")
+    done = sum(counts.by_host.values())
+    if wanted is None and sys.stderr.isatty() and done:
+        where = ", ".join(
+            f"{name} {count}"
+            + (f" ({counts.failed_by_host[name]} failed)" if counts.failed_by_host[name] else "")
+            for name, count in counts.by_host.most_common()
+        )
+        words.append(f"{_count(done, 'sub-make')}: {where}")
+    if words:
+        ours.say("; ".join(words))
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _jobs(coordinator: Coordinator) -> list[str]:
+    """Which sub-make ran where."""
+    counts = coordinator.counts
+    rows = [("sub-make", "host", "seconds")]
+    rows += [(command, host, f"{ran_s:.2f}") for command, host, ran_s in counts.jobs]
+    lines = _table(rows)
+    more = sum(counts.by_host.values()) - len(counts.jobs)
+    return [*lines, *([f"... and {more} more; --record FILE has all"] if more > 0 else []), ""]
+
+
+def _hosts(coordinator: Coordinator) -> list[str]:
+    """How many ran on each host, and what became of it."""
+    counts = coordinator.counts
+    rows = [("host", "sub-makes", "failed", "state")]
+    for link in coordinator.hosts.links:
+        name = link.host.name
+        state = link.error.message if link.error is not None else "ok"
+        rows.append((name, str(counts.by_host[name]), str(counts.failed_by_host[name]), state))
+    rows += [("this machine", str(count), "", reason) for reason, count in counts.here.most_common()]
+    return _table(rows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(f"{word:<{width}}" for word, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,73 @@
+"""Gives tokens of the build's jobserver to makes on hosts, as far as their machines have slots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from . import protocol
+from .job import Job
+
+
+class TokenDesk:
+    """Serves the makes of all jobs on hosts.
+
+    A make gets a token when the build's jobserver has one and its machine has a slot. Jobs that wait to
+    be placed come first: a new sub-make runs a recipe by right, a token only adds one.
+
+    Args:
+        jobs_wait: tells how many jobs wait for a host.
+    """
+
+    def __init__(self, jobs_wait: Callable[[], int]) -> None:
+        self._jobs_wait = jobs_wait
+        self._wanting: list[Job] = []
+        """Jobs whose makes could use a token that their machine had no slot for."""
+
+    def want(self, job: Job) -> None:
+        """The job's make could use another token."""
+        host = job.link.placement if job.link is not None else None
+        source = job.token_source
+        if host is None or source is None or not job.running:
+            return
+        if host.machine.free < 1 or self._jobs_wait():
+            if job not in self._wanting:
+                self._wanting.append(job)
+        elif source.take():
+            job.tokens += 1
+            host.machine.used += 1
+            job.send(protocol.Offer(job.attempt, 1))
+        else:
+            source.wait(lambda: self.want(job))
+
+    def returned(self, job: Job, count: int) -> None:
+        """Tokens come back from the job's host."""
+        count = min(count, job.tokens)
+        job.tokens -= count
+        job.recalls = max(0, job.recalls - count)
+        if job.link is not None and job.link.placement is not None:
+            job.link.placement.machine.used -= count
+        if count and job.token_source is not None:
+            job.token_source.give(count)
+
+    def ended(self, job: Job) -> None:
+        """The job's make is gone: all that it had is free."""
+        self.returned(job, job.tokens)
+        if job in self._wanting:
+            self._wanting.remove(job)
+
+    def serve(self) -> None:
+        """Slots or tokens have become free: try again for those that wait."""
+        waiting, self._wanting = self._wanting, []
+        for job in waiting:
+            self.want(job)
+
+    def recall_for_waiting(self, running: Iterable[Job]) -> None:
+        """Jobs wait while makes have tokens beyond their first recipe: ask back as many as jobs wait."""
+        jobs = sorted(running, key=lambda job: job.recalls - job.tokens)
+        missing = self._jobs_wait() - sum(job.recalls for job in jobs)
+        for job in jobs:
+            if missing <= 0 or job.tokens <= job.recalls:
+                return
+            job.recalls += 1
+            missing -= 1
+            job.send(protocol.Recall(job.attempt, 1))
