@@ -1,0 +1,54 @@
+"""The conduct table: every row under plain make and under d1fleet, once per transport, at the same path.
+
+Equal must be: stdout, stderr, exit status or signal, and all files with their contents and modes. Each row
+also says what has to run on a server and what must not.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import Stage
+from .judge import check_places, check_plain, compare
+from .rows import Row, load
+
+ROWS = load()
+TRANSPORTS = ("pipes", "ssh")
+
+QUICK_OVER_SSH = 4
+"""Of so many rows one goes over SSH in the quick tests too; in the full ones all do."""
+
+
+def _cases() -> list[object]:
+    cases: list[object] = []
+    for transport in TRANSPORTS:
+        for number, row in enumerate(ROWS):
+            marks = [pytest.mark.xfail(reason=row.xfail)] if row.xfail else []
+            if transport == "ssh" and number % QUICK_OVER_SSH:
+                marks.append(pytest.mark.full)
+            cases.append(pytest.param(row, transport, id=f"{transport}-{row.name}", marks=marks))
+    return cases
+
+
+@pytest.mark.parametrize(("row", "hosts"), _cases(), indirect=["hosts"])
+def test_as_plain_make(row: Row, stage: Stage, hosts: list[str]) -> None:
+    plain = stage.plain(row)
+    faults = check_plain(row, plain)
+    assert not faults, "the row itself is wrong\n" + "\n".join(faults)
+    other, jobs = stage.fleet(row, hosts)
+    faults = compare(row, plain, other) + check_places(row, jobs)
+    assert not faults, "\n".join(faults) + f"\nstderr was {other.err[-1500:]!r}"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS])
+def test_control(row: Row, stage: Stage) -> None:
+    """Plain make twice: what differs here would be no fault of d1fleet's."""
+    first, second = stage.plain(row), stage.run(row, lambda _: ["make"])
+    assert check_plain(row, first) == []
+    assert compare(row, first, second) == []
+
+
+def test_the_table_is_large_enough() -> None:
+    assert len(ROWS) >= 80
+    assert sum(row.dispatch > 0 for row in ROWS) >= 60

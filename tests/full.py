@@ -1,0 +1,186 @@
+"""All tests, in parts: each in a pytest of its own; a part that has passed for this commit is not run again.
+
+    python tests/full.py [--list] [--again] [--only PART ...]
+
+To add a part, add a line to PARTS. A part has to end within LIMIT_MIN.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+STATE = ROOT / ".cache" / "full.json"
+LIMIT_MIN = 45
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the tests; `select` are pytest's arguments, of which `-m ""` takes tests of every marker."""
+
+    name: str
+    select: Sequence[str]
+
+
+PARTS = (
+    Part("quick", ("-m", "not full", "tests/unit")),
+    Part("conduct-control", ("-m", "", "tests/conduct", "-k", "not pipes and not ssh")),
+    Part("conduct-pipes", ("-m", "", "tests/conduct", "-k", "pipes")),
+    Part("conduct-ssh", ("-m", "", "tests/conduct", "-k", "ssh")),
+    Part("limits", ("-m", "", "tests/limits")),
+    Part("packages-e2fsprogs", ("-m", "", "tests/packages", "-k", "e2fsprogs")),
+    Part("packages-xfsprogs", ("-m", "", "tests/packages", "-k", "xfsprogs")),
+    Part("kill-events-pipes", ("-m", "", "tests/kill/test_events.py", "-k", "pipes")),
+    Part("kill-events-ssh", ("-m", "", "tests/kill/test_events.py", "-k", "ssh")),
+    Part("kill-left", ("-m", "", "tests/kill/test_left.py")),
+    Part("kill-stop", ("-m", "", "tests/kill/test_stop.py")),
+    Part("fuzz", ("-m", "", "tests/fuzz")),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a part ended; `reasons` say why tests were skipped, so that nobody takes them for passed."""
+
+    status: str
+    passed: int
+    failed: int
+    skipped: int
+    minutes: float
+    reasons: Sequence[str] = ()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what has not passed yet; returns 0 when every part has passed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", metavar="PART", choices=[part.name for part in PARTS])
+    parser.add_argument("--again", action="store_true", help="run parts that have passed, too")
+    parser.add_argument("--list", action="store_true", help="show the parts and what is known of them")
+    chosen = parser.parse_args(arguments)
+    version = tree_version()
+    results = {} if chosen.again else load(STATE, version)
+    if not chosen.list:
+        for part in PARTS:
+            done = results.get(part.name)
+            if (chosen.only and part.name not in chosen.only) or (done and done.status == "passed"):
+                continue
+            print(f"== {part.name}", flush=True)
+            results[part.name] = run(part)
+            # After each part: whoever stops here resumes here.
+            save(STATE, version, results)
+    print(table(results))
+    return 0 if all(part.name in results and results[part.name].status == "passed" for part in PARTS) else 1
+
+
+def run(part: Part) -> Result:
+    """Run a part in its own pytest."""
+    report = STATE.parent / f"{part.name}.xml"
+    report.parent.mkdir(exist_ok=True)
+    report.unlink(missing_ok=True)
+    start = time.monotonic()
+    code = _call(
+        [sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *part.select], LIMIT_MIN * 60
+    )
+    minutes = round((time.monotonic() - start) / 60, 1)
+    if code is None:
+        status = f"over {LIMIT_MIN} min"
+    else:
+        # 4 and 5 of pytest: there is no such file, or no test in it.
+        status = {0: "passed", 4: "no tests", 5: "no tests"}.get(code, "failed")
+    passed, failed, skipped, reasons = count(report)
+    return Result(status, passed, failed, skipped, minutes, sorted(reasons))
+
+
+def _call(argv: Sequence[str], limit_s: float) -> int | None:
+    """The exit status; None when it took too long: then it is killed, with all that it started."""
+    child = subprocess.Popen(argv, cwd=ROOT)
+    try:
+        return child.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        # Pytest adopts its orphans, so everything is below it as long as it lives: it goes last.
+        for process in psutil.Process(child.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        child.kill()
+        child.wait()
+        return None
+
+
+def count(report: Path) -> tuple[int, int, int, set[str]]:
+    """Passed, failed, skipped tests of a JUnit report, and why some were skipped."""
+    if not report.exists():
+        return 0, 0, 0, set()
+    total = failed = skipped = 0
+    reasons = set()
+    for case in ElementTree.parse(report).iter("testcase"):
+        total += 1
+        failed += case.find("failure") is not None or case.find("error") is not None
+        skip = case.find("skipped")
+        if skip is not None:
+            skipped += 1
+            reasons.add(skip.get("message", ""))
+    return total - failed - skipped, failed, skipped, reasons
+
+
+def table(results: Mapping[str, Result]) -> str:
+    """One line a part, then the reasons of what was skipped."""
+    width = max(len(part.name) for part in PARTS)
+    lines = [f"{'part':<{width}}  passed  failed  skipped  minutes  result"]
+    for part in PARTS:
+        result = results.get(part.name) or Result("not run", 0, 0, 0, 0.0)
+        lines.append(
+            f"{part.name:<{width}}  {result.passed:6}  {result.failed:6}  {result.skipped:7}"
+            f"  {result.minutes:7.1f}  {result.status}"
+        )
+    for name, result in results.items():
+        lines += [f"skipped in {name}: {reason}" for reason in result.reasons]
+    return "\n".join(lines)
+
+
+def tree_version() -> str:
+    """The commit, and what differs from it: only results for exactly this code count."""
+    commit = _git("rev-parse", "HEAD").strip()
+    change = _git("diff", "HEAD") + _git("ls-files", "--others", "--exclude-standard")
+    digest = hashlib.sha256(change.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return f"{commit}+{digest}" if change else commit
+
+
+def load(path: Path, version: str) -> dict[str, Result]:
+    """Results that belong to this version; none when the file is of another one, or unreadable."""
+    try:
+        kept = json.loads(path.read_text())
+        if kept["version"] == version:
+            return {name: Result(**result) for name, result in kept["results"].items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return {}
+
+
+def save(path: Path, version: str, results: Mapping[str, Result]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    kept = {"version": version, "results": {name: asdict(result) for name, result in results.items()}}
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(kept, indent=1) + "\n")
+    new.replace(path)
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())

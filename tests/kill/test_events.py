@@ -1,0 +1,249 @@
+"""Whatever ends a build, nothing of it is left within the lease and ten seconds; its end says what it was."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import pytest
+from _pytest.mark import ParameterSet
+
+from d1fleet.errors import JobLostError
+from tests.kill import proc
+from tests.kill.conftest import NewFleet
+from tests.kill.fleet import Times
+from tests.kill.running import Build, Scene
+from tests.kill.terminal import Terminal
+
+AFTER_LEASE_S = 10.0
+
+LOST = JobLostError.exit_code
+
+LOST_LINE = re.compile(r"^d1fleet: lost: make -C one on host [ab]: ", re.MULTILINE)
+
+pytestmark = pytest.mark.timeout(150)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that ends a build.
+
+    Attributes:
+        do: lets it happen.
+        ends: how `d1fleet build` ends, as plain make does: an exit code, or minus a signal.
+        or_ends: another way in which plain make ends, too.
+        lost: the first job's host is lost, and no more than that: the second job ends well.
+        local: manners with which a recipe of the top make is there too, and is ended with the build. A
+            stubborn one outlives a signal, and make with it, as without us.
+        tidy: make gets the time to delete the target that it has not finished.
+        ssh_only: it needs an sshd.
+    """
+
+    do: Callable[[Build, Terminal], None]
+    ends: int
+    or_ends: int | None = None
+    local: tuple[str, ...] = ("meek",)
+    lost: bool = False
+    tidy: bool = False
+    ssh_only: bool = False
+
+
+def _to(number: int, *pids: int) -> None:
+    for pid in pids:
+        os.kill(pid, number)
+
+
+def _press_twice(build: Build, terminal: Terminal) -> None:
+    terminal.press("\x03")
+    # The second one comes when the first has arrived; meek processes are dead by then.
+    terminal.wait_for("^C")
+    stubborn = [pid for pid in build.scene.pids().values() if proc.runs(pid)]
+    if stubborn and build.scene.manner == "stubborn":
+        build.scene.wait_for("signal", "one", "child", str(int(signal.SIGINT)))
+    terminal.press("\x03")
+
+
+RACE = 2
+"""make, when a recipe dies at the same moment as it has a signal itself: `wait: No child processes`."""
+
+BOTH = ("meek", "stubborn")
+
+EVENTS: dict[str, Event] = {
+    "ctrl-c": Event(lambda build, terminal: terminal.press("\x03"), -signal.SIGINT, or_ends=RACE, tidy=True),
+    "ctrl-c-twice": Event(_press_twice, -signal.SIGINT, or_ends=RACE, local=BOTH),
+    # The hang-up comes to the session's leader alone, which is the front here: recipes of make hear nothing.
+    "terminal-closed": Event(lambda build, terminal: terminal.hang_up(), -signal.SIGHUP, local=(), tidy=True),
+    "term-front": Event(lambda build, _: _to(signal.SIGTERM, build.front), -signal.SIGTERM, tidy=True),
+    "term-group": Event(
+        lambda build, _: os.killpg(build.front, signal.SIGTERM), -signal.SIGTERM, or_ends=RACE, tidy=True
+    ),
+    "kill-front": Event(
+        lambda build, _: _to(signal.SIGKILL, build.front), -signal.SIGKILL, local=BOTH, tidy=True
+    ),
+    "kill-coordinator": Event(
+        lambda build, _: _to(signal.SIGKILL, build.coordinator), LOST, local=BOTH, tidy=True
+    ),
+    "kill-both": Event(
+        lambda build, _: _to(signal.SIGKILL, build.coordinator, build.front),
+        -signal.SIGKILL,
+        local=(),
+        tidy=True,
+    ),
+    "kill-make": Event(lambda build, _: _to(signal.SIGKILL, build.make), -signal.SIGKILL, local=BOTH),
+    "kill-shims": Event(lambda build, _: _to(signal.SIGKILL, *build.shims), 2, local=(), tidy=True),
+    "kill-server": Event(
+        lambda build, _: _to(signal.SIGKILL, build.server("one")), LOST, local=(), lost=True, tidy=True
+    ),
+    "kill-supervisor": Event(
+        lambda build, _: _to(signal.SIGKILL, build.supervisor("one")), LOST, local=(), lost=True
+    ),
+    "kill-session": Event(
+        lambda build, _: _to(signal.SIGKILL, *build.sessions("one")),
+        LOST,
+        local=(),
+        lost=True,
+        tidy=True,
+        ssh_only=True,
+    ),
+}
+
+
+def _cases() -> Iterator[ParameterSet]:
+    """Every event with both manners over both transports; some of those over SSH are left to `full`."""
+    for transport, (name, event), manner in product(("pipes", "ssh"), EVENTS.items(), ("meek", "stubborn")):
+        if transport == "pipes" and event.ssh_only:
+            continue
+        spare = transport == "ssh" and manner == "meek" and name not in ("ctrl-c", "kill-session")
+        marks = [pytest.mark.full] if spare else []
+        yield pytest.param(transport, name, manner, id=f"{transport}-{name}-{manner}", marks=marks)
+
+
+@pytest.mark.parametrize(("transport", "name", "manner"), list(_cases()))
+def test_nothing_is_left(new_fleet: NewFleet, transport: str, name: str, manner: str, times: Times) -> None:
+    event = EVENTS[name]
+    fleet = new_fleet(transport, times)
+    local = manner in event.local
+    with Scene(manner, local) as scene, Terminal() as terminal, Build.on(fleet, scene, terminal) as build:
+        deadline = time.monotonic() + times.lease_s + AFTER_LEASE_S
+        event.do(build, terminal)
+        if event.lost:
+            # Only one host is lost: the other one's job goes on, and make waits for it.
+            build.wait_until_gone(
+                deadline - time.monotonic(), but=lambda: set(build.left()) - set(scene.pids("one").values())
+            )
+            _still_counts(scene, "two")
+            scene.release("two")
+        status = build.wait(deadline - time.monotonic())
+        build.wait_until_gone(deadline - time.monotonic())
+        assert status in (event.ends, event.or_ends), scene.report()
+        if event.lost:
+            assert scene.target("two") == "half\nwhole\n"
+            assert LOST_LINE.search(build.stderr), build.stderr
+        if event.tidy and manner == "meek":
+            assert scene.target("one") is None, scene.report()
+            assert scene.target("here") is None, scene.report()
+        assert "Traceback" not in build.stderr, build.stderr
+        assert fleet.slots_held() == []
+        if build.wait(0) not in (-signal.SIGKILL, LOST) or event.lost:
+            # Nothing of ours was killed that would have had to tidy up.
+            assert fleet.builds_left() == []
+            assert sorted(os.listdir(scene.tree)) == sorted(["Makefile", *scene.jobs])
+
+
+def _still_counts(scene: Scene, job: str) -> None:
+    """All processes of the job are at work."""
+    for (_, kind), pid in scene.pids(job).items():
+        assert proc.runs(pid), f"{job}'s {kind} was ended too\n{scene.report()}"
+
+
+@pytest.mark.parametrize("manner", ["meek", "stubborn"])
+@pytest.mark.parametrize("transport", ["pipes", "ssh"])
+def test_silent_coordinator(new_fleet: NewFleet, transport: str, manner: str, times: Times) -> None:
+    """A stopped coordinator: hosts end everything when their leases have run out."""
+    with (
+        Scene(manner) as scene,
+        Terminal() as terminal,
+        Build.on(new_fleet(transport, times), scene, terminal) as build,
+    ):
+        coordinator, make = build.coordinator, build.make
+
+        def here() -> list[int]:
+            return [build.front, coordinator, make, *proc.below([make]), *_logins(build)]
+
+        os.kill(coordinator, signal.SIGSTOP)
+        try:
+            build.wait_until_gone(times.lease_s + AFTER_LEASE_S, but=here)
+        finally:
+            os.kill(coordinator, signal.SIGCONT)
+        assert build.wait(times.lease_s + AFTER_LEASE_S) == LOST, scene.report()
+        build.wait_until_gone(times.lease_s + AFTER_LEASE_S)
+
+
+def _logins(build: Build) -> list[int]:
+    """sshd's processes, which stay until the coordinator lets go of them."""
+    return [pid for pid in proc.below(build.sshd) if any("sshd" in word for word in proc.words(pid)[:1])]
+
+
+@pytest.mark.parametrize("manner", ["meek", "stubborn"])
+@pytest.mark.parametrize("transport", ["pipes", "ssh"])
+def test_frozen_server(new_fleet: NewFleet, transport: str, manner: str, times: Times) -> None:
+    """A stopped server: its host is given up, the other one's job goes on, nothing is left after the thaw."""
+    with (
+        Scene(manner) as scene,
+        Terminal() as terminal,
+        Build.on(new_fleet(transport, times), scene, terminal) as build,
+    ):
+        server = build.server("one")
+        os.kill(server, signal.SIGSTOP)
+        try:
+            _wait_until_lost(build, times)
+            # It cannot keep the lease itself; what it runs ends all the same.
+            left = proc.wait_until_gone(scene.pids("one").values, times.lease_s + AFTER_LEASE_S)
+            assert not left, scene.report()
+            _still_counts(scene, "two")
+            scene.release("two")
+            assert build.wait(times.lease_s + AFTER_LEASE_S) == LOST, scene.report()
+        finally:
+            if proc.runs(server):
+                os.kill(server, signal.SIGCONT)
+        build.wait_until_gone(times.lease_s + AFTER_LEASE_S)
+        assert scene.target("two") == "half\nwhole\n"
+
+
+@pytest.mark.parametrize("manner", ["meek", "stubborn"])
+def test_dead_connection(new_fleet: NewFleet, manner: str, times: Times) -> None:
+    """A stopped sshd is a peer that nobody hears any more, with a connection that looks well."""
+    with (
+        Scene(manner) as scene,
+        Terminal() as terminal,
+        Build.on(new_fleet("ssh", times), scene, terminal) as build,
+    ):
+        sessions = build.sessions("one")
+        for pid in sessions:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            _wait_until_lost(build, times)
+            left = proc.wait_until_gone(scene.pids("one").values, times.lease_s + AFTER_LEASE_S)
+            assert not left, scene.report()
+            _still_counts(scene, "two")
+            scene.release("two")
+            assert build.wait(times.lease_s + AFTER_LEASE_S) == LOST, scene.report()
+            build.wait_until_gone(times.lease_s + AFTER_LEASE_S, but=lambda: sessions)
+        finally:
+            for pid in sessions:
+                os.kill(pid, signal.SIGCONT)
+        build.wait_until_gone(times.lease_s + AFTER_LEASE_S)
+        assert scene.target("two") == "half\nwhole\n"
+
+
+def _wait_until_lost(build: Build, times: Times) -> None:
+    """Wait until make knows that the first job is lost."""
+    (shim,) = [pid for pid in build.shims if proc.words(pid)[-1] == "one"]
+    left = proc.wait_until_gone(lambda: [shim], times.lease_s + AFTER_LEASE_S)
+    assert not left, build.scene.report()
+    assert LOST_LINE.search(build.stderr), build.stderr

@@ -1,0 +1,230 @@
+"""Imports point one way, and each foreign package is known in one place."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import d1fleet
+
+ROOT = Path(d1fleet.__file__).parent
+FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "shim" / "standin.py")
+
+ON_HOSTS = {
+    "errors",
+    "folders",
+    "locks",
+    "loop",
+    "makeargs",
+    "makeflags",
+    "model",
+    "protocol",
+    "stream",
+    "tokens",
+}
+"""What the server may use of the rest; transport/launcher.py ships exactly these."""
+
+PURE = [
+    "protocol",
+    "placement",
+    "tokens",
+    "makeflags",
+    "makeargs",
+    "rules",
+    "environment",
+    "server.lease",
+    "transport.launcher",
+]
+IO_MODULES = {
+    "asyncio", "ctypes", "fcntl", "multiprocessing", "resource", "select", "selectors", "shutil", "signal",
+    "socket", "subprocess", "tempfile", "threading", "time",
+}  # fmt: skip
+
+LAYERS = [
+    {"errors", "model", "makeargs", "locks", "tokens", "server.lease"},
+    {"protocol", "makeflags", "loop", "folders", "placement"},
+    {
+        "stream",
+        "streams",
+        "rules",
+        "environment",
+        "jobserver",
+        "shims",
+        "tree",
+        "runtime",
+        "interpose",
+        "record",
+    },
+    {"transport.base", "transport.launcher", "transport.local", "transport.sshconfig", "transport.ssh"},
+    {"hostlink"},
+    {"job", "connect"},
+    {"coordinator"},
+    {"front", "summary", "build"},
+    {"cli", "cli.main", "cli.__main__"},
+]
+"""From the bottom to the top: a module imports from its own layer and those before it."""
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _for_types_only(tree: ast.Module) -> set[ast.AST]:
+    """What stands below `if TYPE_CHECKING`."""
+    found: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            for each in node.body:
+                found.update(ast.walk(each))
+    return found
+
+
+def _imports(path: Path) -> set[str]:
+    """Absolute names of what a module imports; ours have a dot in place of the package's name."""
+    tree = ast.parse(path.read_text())
+    package = list(path.relative_to(ROOT).parent.parts)
+    skipped = _for_types_only(tree)
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                above = package[: len(package) - node.level + 1]
+                base = above + (node.module.split(".") if node.module else [])
+            elif node.module and node.module.split(".")[0] == "d1fleet":
+                base = node.module.split(".")[1:]
+            else:
+                found.add(node.module or "")
+                continue
+            for alias in node.names:
+                folder = ROOT.joinpath(*base, alias.name)
+                is_module = folder.with_suffix(".py").exists() or (folder / "__init__.py").exists()
+                found.add("." + ".".join([*base, alias.name] if is_module else base))
+    return {name for name in found if name != "__future__"}
+
+
+IMPORTS = {_name(path): _imports(path) for path in FILES}
+
+
+def _ours(name: str) -> set[str]:
+    return {found[1:] for found in IMPORTS[name] if found.startswith(".") and found != "."}
+
+
+def _foreign(name: str) -> set[str]:
+    tops = {found.split(".")[0] for found in IMPORTS[name] if not found.startswith(".")}
+    return tops - set(sys.stdlib_module_names)
+
+
+def _top(module: str | None) -> str:
+    return (module or "").split(".")[0]
+
+
+def test_the_reader_of_imports_reads() -> None:
+    assert "protocol" in _ours("server.main")
+    assert "server.attempt" in _ours("server.main")
+    assert "errors" in _ours("interpose")  # an absolute import
+    assert "placement" not in _ours("hostlink")  # for types only
+    assert _foreign("transport.ssh") == {"paramiko"}
+
+
+def test_foreign_packages_have_one_place_each() -> None:
+    found = {name: _foreign(name) for name in IMPORTS if _foreign(name)}
+    allowed = {
+        "transport.ssh": {"paramiko"},
+        "inventory": {"ansible_runner", "yaml"},
+        "settings": {"yaml"},
+    }
+    for name, packages in found.items():
+        if name.startswith("cli"):
+            assert packages <= {"click", "rich"}, name
+        elif name == "summary":
+            assert packages <= {"rich"}, name
+        else:
+            assert packages <= allowed.get(name, set()) | {"psutil"}, name
+    assert not {name for name in found if name.startswith("server")}
+
+
+def test_no_other_file_so_much_as_names_them() -> None:
+    """An import inside a function counts too."""
+    for package, place in (("paramiko", "transport/ssh.py"), ("ansible_runner", "inventory.py")):
+        users = {
+            str(path.relative_to(ROOT))
+            for path in FILES
+            for node in ast.walk(ast.parse(path.read_text()))
+            if (isinstance(node, ast.Import) and any(a.name.split(".")[0] == package for a in node.names))
+            or (isinstance(node, ast.ImportFrom) and not node.level and _top(node.module) == package)
+        }
+        assert users <= {place}, package
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_modules_do_no_input_or_output(name: str) -> None:
+    """os is allowed for its functions on paths and names."""
+    tops = {found.split(".")[0] for found in IMPORTS[name]}
+    assert not tops & IO_MODULES
+    calls = {
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(ast.parse(ROOT.joinpath(*name.split(".")).with_suffix(".py").read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
+    }
+    assert calls <= {"os.fsdecode", "os.fsencode", "os.path"}
+    pure = set(PURE) | {"errors", "model"}
+    assert _ours(name) <= pure
+
+
+def test_the_server_imports_only_what_is_shipped() -> None:
+    servers = {name for name in IMPORTS if name == "server" or name.startswith("server.")}
+    assert len(servers) > 8
+    for name in servers | ON_HOSTS:
+        assert _ours(name) <= servers | ON_HOSTS, name
+        assert not _foreign(name), name
+    for name in ON_HOSTS:
+        assert not _ours(name) & servers, name
+
+
+def test_imports_point_one_way() -> None:
+    height = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    for name in IMPORTS:
+        if name.startswith("server") or name not in height:
+            continue
+        for used in _ours(name):
+            if used in height:
+                assert height[used] <= height[name], f"{name} imports {used}"
+
+
+def test_the_coordinators_side_uses_of_the_server_only_process() -> None:
+    """Its process control is Linux's, not the server's."""
+    for name in IMPORTS:
+        if name.startswith("server") or name == "transport.bootstrap":
+            continue
+        assert {used for used in _ours(name) if used.startswith("server")} <= {"server.process"}, name
+
+
+def test_nothing_imports_the_command_line_or_the_registry() -> None:
+    for name in IMPORTS:
+        if not name.startswith("cli"):
+            assert not {used for used in _ours(name) if used.split(".")[0] == "cli"}, name
+        if not name.startswith("registry"):
+            assert not {used for used in _ours(name) if used.split(".")[0] == "registry"}, name
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    done: set[str] = set()
+
+    def visit(name: str, above: list[str]) -> None:
+        assert name not in above, " -> ".join([*above, name])
+        if name not in done:
+            for used in sorted(_ours(name) & IMPORTS.keys()):
+                if used != name:
+                    visit(used, [*above, name])
+            done.add(name)
+
+    for name in IMPORTS:
+        visit(name, [])

@@ -1,0 +1,324 @@
+"""What ssh's own files say: resolved by the ssh that is installed, parsed here."""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from d1fleet.errors import HostKeyError, InventoryError, ToolError, UsageError
+from d1fleet.model import Host
+from d1fleet.transport import sshconfig
+from d1fleet.transport.sshconfig import KnownHosts, SshTarget, fingerprint, resolve
+from tests.support.sshd import missing_reason
+
+pytestmark = pytest.mark.skipif(
+    any(name in missing_reason() for name in ("ssh,", "ssh ", "ssh-keygen")), reason="no OpenSSH client"
+)
+
+
+class Config:
+    """A configuration file of ssh, and what comes of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def resolve(self, text: str, host: Host | None = None, extra: tuple[str, ...] = ()) -> SshTarget:
+        self.path.write_text(text)
+        return resolve(host or Host("h"), config_file=str(self.path), extra=extra)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(tmp_path / "config")
+
+
+def test_what_ssh_says_is_taken(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "more").write_text("Host h\n  ConnectTimeout 7\n")
+    target = config.resolve(
+        f"Include {tmp_path}/more\n"
+        "Host h\n HostName 192.0.2.7\n Port 2222\n User joe\n IdentitiesOnly yes\n HostKeyAlias other\n"
+        " AddressFamily inet6\n ServerAliveInterval 9\n Ciphers aes256-ctr\n"
+        f" UserKnownHostsFile {tmp_path}/one {tmp_path}/two\n GlobalKnownHostsFile none\n"
+    )
+    assert (target.hostname, target.port, target.user) == ("192.0.2.7", 2222, "joe")
+    assert (target.name, target.alias) == ("h", "h")
+    assert target.connect_timeout_s == 7.0
+    assert target.identities_only
+    assert target.host_key_alias == "other"
+    assert target.address_family == socket.AF_INET6
+    assert target.alive_interval_s == 9
+    assert target.algorithms["ciphers"] == ("aes256-ctr",)
+    assert target.user_known_hosts == (f"{tmp_path}/one", f"{tmp_path}/two")
+    assert target.global_known_hosts == ()
+    assert target.needs_openssh == () and target.proxy == ()
+
+
+def test_defaults(config: Config) -> None:
+    target = config.resolve("")
+    assert (target.hostname, target.port) == ("h", 22)
+    assert target.connect_timeout_s is None
+    assert not target.identities_only and not target.identity_chosen
+    assert target.address_family == socket.AF_UNSPEC
+    assert all(path.startswith("/") for path in target.identity_files)
+    assert any(path.endswith("/.ssh/id_ed25519") for path in target.identity_files)
+
+
+def test_the_inventory_wins(config: Config, tmp_path: Path) -> None:
+    host = Host("h", address="addr", port=99, user="ann", identity_file=str(tmp_path / "key"))
+    target = config.resolve(
+        f"Host addr\n Port 1\n User joe\n IdentityFile {tmp_path}/other\nHost h\n HostName wrong\n",
+        host,
+        ("-p", "5", "-l", "zoe"),
+    )
+    assert (target.hostname, target.port, target.user) == ("addr", 99, "ann")
+    assert target.identity_files == (str(tmp_path / "key"), str(tmp_path / "other"))
+    assert target.identity_chosen
+    assert target.login_by_hand == f"ssh -F {config.path} -p 99 ann@addr"
+
+
+def test_further_options_win_over_the_configuration(config: Config) -> None:
+    target = config.resolve("Host h\n Port 1\n", None, ("-p", "5", "-oUser=zoe"))
+    assert (target.port, target.user) == (5, "zoe")
+
+
+def test_paths_with_blanks_and_tokens(config: Config, tmp_path: Path) -> None:
+    target = config.resolve(
+        f'Host h\n User joe\n Port 7\n HostName real\n UserKnownHostsFile "{tmp_path}/a b/k h" {tmp_path}/c\n'
+        ' IdentityFile "~/a b/%h_%n_%r_%p_%%"\n IdentityFile %d/x\n'
+    )
+    home = os.path.expanduser("~")
+    assert target.user_known_hosts == (f"{tmp_path}/a b/k h", f"{tmp_path}/c")
+    assert target.identity_files == (f"{home}/a b/real_h_joe_7_%", f"{home}/x")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("none", None),
+        ("SSH_AUTH_SOCK", "/env/agent"),
+        ("$OTHER_AGENT", "/other/agent"),
+        ("/path/to agent", "/path/to agent"),
+        (None, "/env/agent"),
+    ],
+)
+def test_the_agent(
+    config: Config, monkeypatch: pytest.MonkeyPatch, value: str | None, expected: str | None
+) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/env/agent")
+    monkeypatch.setenv("OTHER_AGENT", "/other/agent")
+    assert config.resolve(f'Host h\n IdentityAgent "{value}"\n' if value else "").agent == expected
+
+
+@pytest.mark.parametrize(
+    ("jump", "expected"),
+    [
+        ("gate", ["-W", "[h]:22", "--", "gate"]),
+        ("joe@gate:33", ["-l", "joe", "-p", "33", "-W", "[h]:22", "--", "gate"]),
+        ("a,joe@b:1,gate", ["-J", "a,joe@b:1", "-W", "[h]:22", "--", "gate"]),
+        ("ssh://joe@gate:33", ["-l", "joe", "-p", "33", "-W", "[h]:22", "--", "gate"]),
+        ("[fe80::1]:33", ["-p", "33", "-W", "[h]:22", "--", "fe80::1"]),
+    ],
+)
+def test_a_jump_host_is_reached_by_ssh(config: Config, jump: str, expected: list[str]) -> None:
+    target = config.resolve(f"Host h\n ProxyJump {jump}\n")
+    assert list(target.proxy) == ["ssh", "-F", str(config.path), "-o", "BatchMode=yes", *expected]
+
+
+def test_a_configuration_among_further_options_reaches_the_jump_host(tmp_path: Path) -> None:
+    (tmp_path / "c").write_text("Host h\n ProxyJump gate\n")
+    target = resolve(Host("h"), extra=["-F", str(tmp_path / "c")])
+    assert target.proxy[:3] == ("ssh", "-F", str(tmp_path / "c"))
+
+
+def test_a_proxy_command_is_the_users_shells(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHELL", "/bin/dash")
+    target = config.resolve('Host h\n HostName real\n User joe\n ProxyCommand relay "a b" %h %p %r %n %%\n')
+    assert target.proxy == ("/bin/dash", "-c", 'exec relay "a b" real 22 joe h %')
+    assert config.resolve("Host h\n ProxyCommand none\n").proxy == ()
+
+
+def test_a_user_that_a_shell_would_misread_is_kept_out_of_a_proxy_command(config: Config) -> None:
+    proxied = "Host h\n ProxyCommand relay %h %r\n"
+    with pytest.raises(InventoryError, match="ProxyCommand"):
+        config.resolve(proxied, Host("h", user="a*b"))
+    config.resolve("Host h\n ProxyCommand relay %h\n", Host("h", user="a+b"))
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("CertificateFile /c", "CertificateFile"),
+        ("PKCS11Provider /p.so", "PKCS11Provider"),
+        ("RevokedHostKeys /r", "RevokedHostKeys"),
+        ("KnownHostsCommand /bin/true", "KnownHostsCommand"),
+        ("BindAddress 192.0.2.1", "BindAddress"),
+        ("CanonicalizeHostname yes", "CanonicalizeHostname"),
+        ("HostbasedAuthentication yes", "HostbasedAuthentication"),
+    ],
+)
+def test_what_only_openssh_can_do_is_named(config: Config, line: str, name: str) -> None:
+    assert config.resolve(f"Host h\n {line}\n").needs_openssh == (name,)
+
+
+def test_gssapi_matters_to_who_has_a_ticket(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KRB5CCNAME", raising=False)
+    monkeypatch.setenv("LOGNAME", "joe")
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+    on = "Host h\n GSSAPIAuthentication yes\n"
+    assert config.resolve(on).needs_openssh == ()
+    monkeypatch.setenv("KRB5CCNAME", "KEYRING:x")
+    assert config.resolve(on).needs_openssh == ("GSSAPIAuthentication",)
+
+
+def test_a_security_key_needs_openssh(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "id_ed25519_sk").write_text("")
+    target = config.resolve(f"Host h\n IdentityFile {tmp_path}/id_ed25519_sk\n")
+    assert target.needs_openssh == (f"IdentityFile {tmp_path}/id_ed25519_sk",)
+
+
+@pytest.mark.parametrize("name", ["-oProxyCommand=touch x", "a b", "a\nb", "", "a\0b"])
+def test_names_that_are_no_names_are_refused(name: str) -> None:
+    with pytest.raises(InventoryError):
+        resolve(Host(name))
+    with pytest.raises(InventoryError):
+        resolve(Host("h", address=name) if name else Host(""))
+
+
+def test_a_user_that_is_an_option_is_refused() -> None:
+    with pytest.raises(InventoryError):
+        resolve(Host("h", user="-oProxyCommand=x"))
+
+
+@pytest.mark.parametrize("text", ["Host h\n NoSuchOption 1\n", None])
+def test_a_configuration_that_ssh_cannot_read(config: Config, text: str | None) -> None:
+    with pytest.raises(UsageError, match="ssh cannot work out"):
+        if text is None:
+            resolve(Host("h"), config_file=str(config.path))
+        config.resolve(text or "")
+
+
+def test_a_word_among_the_options_is_no_host(config: Config) -> None:
+    with pytest.raises(UsageError, match="takes for a host: elsewhere"):
+        config.resolve("", None, ("elsewhere",))
+
+
+def test_without_ssh_that_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolError, match="no ssh on this machine") as caught:
+        resolve(Host("h"))
+    assert "openssh-client" in caught.value.mend
+
+
+def test_a_configuration_that_hangs(config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake = tmp_path / "ssh"
+    fake.write_text("#!/bin/sh\nexec sleep 60\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(sshconfig, "ANSWER_TIMEOUT_S", 0.1)
+    with pytest.raises(UsageError, match="no answer"):
+        config.resolve("")
+
+
+# known_hosts; over a real sshd in test_ssh.py.
+
+KEY = base64.b64decode("AAAAC3NzaC1lZDI1NTE5AAAAIKeDbLQ99NplwQd9FiKANzkd4h3BEr8RvpfC3q5WsgAF")
+OTHER = KEY[:-1] + b"\x06"
+
+
+def known(tmp_path: Path, *files: str, port: int = 22, alias: str = "") -> KnownHosts:
+    paths = []
+    for number, text in enumerate(files):
+        paths.append(tmp_path / f"known{number}")
+        paths[-1].write_text(text)
+    target = SshTarget(
+        name="h",
+        alias="h",
+        hostname="Host.Example",
+        port=port,
+        user="joe",
+        login_by_hand="ssh h",
+        user_known_hosts=(*map(str, paths), str(tmp_path / "missing")),
+        host_key_alias=alias,
+    )
+    return KnownHosts(target)
+
+
+def line(names: str, blob: bytes = KEY, kind: str = "ssh-ed25519") -> str:
+    return f"{names} {kind} {base64.b64encode(blob).decode()}\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "port"),
+    [
+        ("host.example", 22),
+        ("other,HOST.example,10.0.0.1", 22),
+        ("*.example", 22),
+        ("[host.example]:2222", 2222),
+        ("host.example", 2222),
+    ],
+)
+def test_names_that_match(tmp_path: Path, names: str, port: int) -> None:
+    hosts = known(tmp_path, line(names), port=port)
+    assert hosts.kinds == ("ssh-ed25519",)
+    hosts.check("ssh-ed25519", KEY)
+
+
+@pytest.mark.parametrize(
+    ("names", "port"), [("other", 22), ("[host.example]:2222", 22), ("!host.example,*", 22)]
+)
+def test_names_that_do_not(tmp_path: Path, names: str, port: int) -> None:
+    hosts = known(tmp_path, line(names), port=port)
+    assert hosts.kinds == ()
+    with pytest.raises(HostKeyError, match="not known"):
+        hosts.check("ssh-ed25519", KEY)
+
+
+def test_one_of_several_keys_and_files_will_do(tmp_path: Path) -> None:
+    hosts = known(tmp_path, line("host.example", OTHER), line("host.example"))
+    hosts.check("ssh-ed25519", KEY)
+    hosts.check("ssh-ed25519", OTHER)
+
+
+def test_a_key_that_is_known_without_the_port_never_counts_as_changed(tmp_path: Path) -> None:
+    with pytest.raises(HostKeyError, match="not known"):
+        known(tmp_path, line("host.example", OTHER), port=2222).check("ssh-ed25519", KEY)
+
+
+def test_a_changed_key_names_both_fingerprints_file_and_line(tmp_path: Path) -> None:
+    hosts = known(tmp_path, "# first\n\n" + line("host.example", OTHER))
+    with pytest.raises(HostKeyError) as caught:
+        hosts.check("ssh-ed25519", KEY)
+    for words in (fingerprint(KEY), fingerprint(OTHER), f"{tmp_path / 'known0'} line 3", "has changed"):
+        assert words in caught.value.message
+
+
+def test_revoked_wins_over_known_whatever_the_order(tmp_path: Path) -> None:
+    for text in (
+        f"@revoked {line('*')}{line('host.example')}",
+        f"{line('host.example')}@revoked {line('*')}",
+    ):
+        with pytest.raises(HostKeyError, match="revoked"):
+            known(tmp_path, text).check("ssh-ed25519", KEY)
+
+
+def test_a_revoked_key_of_others_does_no_harm(tmp_path: Path) -> None:
+    known(tmp_path, f"@revoked {line('*', OTHER)}{line('host.example')}").check("ssh-ed25519", KEY)
+
+
+def test_an_alias_is_asked_for_alone(tmp_path: Path) -> None:
+    known(tmp_path, line("alias"), port=2222, alias="alias").check("ssh-ed25519", KEY)
+    with pytest.raises(HostKeyError, match="of alias is not known") as caught:
+        known(tmp_path, line("host.example"), port=2222, alias="alias").check("ssh-ed25519", KEY)
+    assert "ssh-keyscan" not in caught.value.mend  # it would write another name
+
+
+def test_fingerprints_are_those_of_ssh_keygen(tmp_path: Path) -> None:
+    file = tmp_path / "key.pub"
+    file.write_text(line("", KEY).lstrip())
+    said = subprocess.run(["ssh-keygen", "-lf", file], capture_output=True, text=True, check=True).stdout
+    assert fingerprint(KEY) in said
