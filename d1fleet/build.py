@@ -34,6 +34,9 @@ _REAP_S = 1.0
 _END_LIMIT_S = 5.0
 """How long hosts have to confirm the end of a build that went its way."""
 
+_INSISTED_LIMIT_S = 2.0
+"""How long they have when somebody did not want to wait."""
+
 
 def fleet_of(settings: Settings) -> Fleet:
     """The hosts of a build, with what the settings say for all of them.
@@ -254,6 +257,8 @@ class _Build:
 
     def _end(self) -> None:
         limit_s = _END_LIMIT_S + (self.settings.lease_s if self._broken_off else 0)
+        if self._insisted:
+            limit_s = _INSISTED_LIMIT_S
         killed = self._make_status is not None and os.WIFSIGNALED(self._make_status)
         kill = self._insisted or (killed and os.WTERMSIG(self._make_status or 0) == signal.SIGKILL)
         self.coordinator.end(kill, limit_s, self._loop.stop)
@@ -290,6 +295,8 @@ class _Build:
             self._insisted = self._broken_off
             self._broken_off = True
             self.coordinator.interrupt()
+            if self._insisted and self._make_status is not None:
+                self._end()  # it waits for hosts
             if not from_terminal:
                 # Somebody signalled the front alone, or the whole group: give make the time to have got
                 # its own.

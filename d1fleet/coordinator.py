@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
 import traceback
 from collections import Counter
@@ -136,7 +137,15 @@ class Coordinator:
             self._dispatch()
             self._desk.serve()
 
-    def _host_left(self, link: HostLink, meaning: str) -> None:
+    def _host_left(self, link: HostLink, meaning: str, wait_s: float) -> None:
+        """Its jobs end when nothing of them can write any more: not a moment before."""
+        if wait_s > 0:
+            self.loop.call_later(wait_s, lambda: self._end_jobs_of(link, meaning))
+            self._dispatch()
+        else:
+            self._end_jobs_of(link, meaning)
+
+    def _end_jobs_of(self, link: HostLink, meaning: str) -> None:
         for job in [job for job in self._attempts.values() if job.link is link]:
             self._job_ended(job, protocol.Exit(job.attempt, infrastructure=protocol.LOST, text=meaning))
         self._dispatch()
@@ -206,11 +215,20 @@ class Coordinator:
 
     def _shim_signal(self, job: Job, number: int) -> None:
         """The shim's make got a signal: so does the job."""
-        if job.link is not None:
-            job.link.send(protocol.Signal(job.attempt, number))
-        else:
+        if job.link is None:
             self._forget_waiting(job)
             self._answer(job, SIGNAL, number)
+        elif job.link.open:
+            job.link.send(protocol.Signal(job.attempt, number))
+        else:
+            self._answer_early(job, number)
+
+    def _answer_early(self, job: Job, number: int) -> None:
+        """Its host is lost and the build is broken off: who waits for it need not wait for the lease, the
+        end of the build does.
+        """
+        job.cancelled = True
+        self._answer(job, SIGNAL, number)
 
     def _shim_gone(self, job: Job) -> None:
         """Nobody waits for this job any more."""
@@ -414,6 +432,8 @@ class Coordinator:
 
     def _cancel_all(self, kill: bool) -> None:
         for job in self._attempts.values():
+            if job.link is not None and not job.link.open and not job.cancelled:
+                self._answer_early(job, signal.SIGTERM)
             job.send(protocol.Cancel(job.attempt, kill))
         # Output that nobody takes must not keep a build from ending.
         for job in list(self._jobs.values()):
@@ -423,9 +443,11 @@ class Coordinator:
         """The make has ended: take leave of the hosts, at most `limit_s` seconds long, then call `done`.
 
         Args:
-            kill: the build was broken off; nothing there gets time to tidy up.
+            kill: the build was broken off; nothing there gets time to tidy up. May follow one without.
         """
         if self._ending:
+            if kill:
+                self.hosts.take_leave(kill, limit_s)
             return
         self._ending = True
         self._on_ended = done
@@ -437,7 +459,7 @@ class Coordinator:
         self._check_ended()
 
     def _check_ended(self) -> None:
-        if self._ending and self._on_ended is not None and not self.hosts.some_are_open:
+        if self._ending and self._on_ended is not None and not self.hosts.some_may_run:
             done, self._on_ended = self._on_ended, None
             done()
 

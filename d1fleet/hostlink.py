@@ -61,6 +61,8 @@ class HostLink:
         self.hello: protocol.Hello | None = None
         self.placement: HostState | None = None
         self.last_heard = 0.0
+        self._granted_at = 0.0
+        """When it was last told that it may go on."""
         self.load: protocol.Beat | None = None
         self.gone: protocol.Gone | None = None
         self._loop = loop
@@ -104,6 +106,16 @@ class HostLink:
     def backlog(self) -> int:
         """Bytes that wait to be sent to it."""
         return self._channel.backlog if self._channel is not None else 0
+
+    def runs_until(self, now: float, grace_s: float) -> float:
+        """When all that it was given has ended for certain (seconds of the loop); `now` if it has by now.
+
+        A server counts its lease from its own request, which came before our grant. `grace_s` is for what
+        a host needs to die.
+        """
+        if self.state is not State.LOST or self.placement is None or not self.placement.given:
+            return now
+        return max(now, self._granted_at + self._welcome.lease_s + grace_s)
 
     def check_silence(self, now: float, limit_s: float) -> None:
         """Give the host up when it has said nothing for `limit_s` seconds."""
@@ -149,6 +161,7 @@ class HostLink:
                 raise UnfitError(f"its server speaks protocol {message.version}, we speak {protocol.VERSION}")
             self.hello = message
             self.state = State.UP
+            self._granted_at = self._loop.now()  # its first lease began with our welcome
             self._on_up(self)
         elif isinstance(message, protocol.Unfit):
             raise UnfitError(words.plain(message.reason), words.plain(message.mend))
@@ -167,6 +180,7 @@ class HostLink:
         else:
             if isinstance(message, protocol.Beat):
                 self.load = message
+                self._granted_at = self._loop.now()
                 self.send(protocol.Grant(seq=message.seq))
             self._on_message(self, message)
 

@@ -27,7 +27,8 @@ class Hosts:
         environments: what goes to other machines, and to servers on this one.
         on_ready: called when a host can take work.
         on_message: called with what hosts say about attempts.
-        on_left: called when a host has left, lost or at its end, with what it means for its jobs.
+        on_left: called when a host has left, lost or at its end, with what it means for its jobs, and how
+            many seconds it will be until they have ended there for certain.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Hosts:
         record: Record,
         on_ready: Callable[[], None],
         on_message: Callable[[HostLink, protocol.Message], None],
-        on_left: Callable[[HostLink, str], None],
+        on_left: Callable[[HostLink, str, float], None],
     ) -> None:
         self._loop = loop
         self._folder = folder
@@ -59,6 +60,7 @@ class Hosts:
         self._devices: dict[HostLink, set[int]] = {}
         """Devices, as seen here, on which a host has the same files as we."""
         self._ending = False
+        self._given_up = False
         self.outlived = 0
         """Processes that had outlived their sub-makes and were ended with the build."""
         self.links = [self._new_link(host) for host in hosts]
@@ -109,8 +111,14 @@ class Hosts:
         )
 
     @property
-    def some_are_open(self) -> bool:
-        return any(link.open for link in self.links)
+    def some_may_run(self) -> bool:
+        """May anything of the build still run on a host?"""
+        return any(link.open or self._wait_s(link) > 0 for link in self.links)
+
+    def _wait_s(self, link: HostLink) -> float:
+        """How long it takes until what a lost host was given has ended there for certain."""
+        now = self._loop.now()
+        return 0.0 if self._given_up else link.runs_until(now, self._policy.grace_s) - now
 
     # -- hosts come -----------------------------------------------------------------------------------
 
@@ -210,18 +218,24 @@ class Hosts:
             return
         words.say(f"host {link.host.name}: {error}")
         self._record.write(event=event, host=link.host.name, reason=error.message)
+        wait_s = self._wait_s(link)
+        if wait_s > 0:
+            words.say(
+                f"host {link.host.name}: what ran there has ended for certain in {wait_s:.0f} s; waiting"
+                " so that nothing is made by two at once"
+            )
 
     def _left(self, link: HostLink, meaning: str) -> None:
         if link.placement is not None:
             link.placement.up = False
         self._settle_proofs()
-        self._on_left(link, meaning)
+        self._on_left(link, meaning, self._wait_s(link))
 
     def _check_silence(self) -> None:
         now = self._loop.now()
         for link in self.links:
             link.check_silence(now, self._policy.lease_s)
-        if not self._ending or self.some_are_open:
+        if not self._ending or any(link.open for link in self.links):
             self._loop.call_later(min(_SILENCE_CHECK_S, self._policy.lease_s / 4), self._check_silence)
 
     def pause(self, on: bool) -> None:
@@ -231,8 +245,15 @@ class Hosts:
                 link.send(protocol.Pause(on=on))
 
     def take_leave(self, kill: bool, limit_s: float) -> None:
-        """Ask all to end what is left of the build; those that do not answer in time are named."""
+        """Ask all to end what is left of the build; those that do not answer in time are named.
+
+        Args:
+            kill: at once; those that are lost are not waited for.
+            limit_s: how long those that can answer have for it.
+        """
         self._ending = True
+        if not kill:
+            limit_s = max(limit_s, *map(self._wait_s, self.links), 0.0)
         for link in self.links:
             if link.state is State.UP:
                 link.send(protocol.Bye(kill=kill))
@@ -241,6 +262,11 @@ class Hosts:
         self._loop.call_later(limit_s, self._give_up)
 
     def _give_up(self) -> None:
+        uncertain = [link for link in self.links if self._wait_s(link) > 0]
+        self._given_up = True
+        for link in uncertain:
+            words.say(f"host {link.host.name}: something of the build may still run there for a while")
+            self._on_left(link, "its host was lost", 0.0)
         for link in self.links:
             if link.open:
                 link.fail(
