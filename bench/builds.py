@@ -46,9 +46,9 @@ class Folder:
         os.mkfifo(self.go)
         (path / LEAF).write_text(f"f:\n\t{leaf.format(said=self.said, go=self.go)}\n")
 
-    def write(self, phases: Sequence[tuple[str, int]], job: str = f"$(MAKE) -f {LEAF} f") -> None:
+    def write(self, phases: Sequence[tuple[str, int]], job: str = f"$(MAKE) -f {LEAF} f J=$@") -> None:
         """The top makefile: each phase is a gate of its name, then so many times `job`; `done` is the last
-        gate.
+        gate. Jobs are told apart by J: the same one over and over would always meet the same host.
         """
         text, before = [], ""
         for name, count in [*phases, ("done", 0)]:

@@ -83,8 +83,8 @@ def measure(stage: Stage) -> list[Row]:
     ):
         remote = f"cd {shlex.quote(str(local.path))} && make -f {LEAF} f"
         contestants: dict[str, Contestant] = {
-            "local make": partial(_plain, stage, local, f"$(MAKE) -f {LEAF} f"),
-            "ssh -S": partial(_plain, stage, local, shlex.join([*ssh, remote])),
+            "local make": partial(_plain, stage, local, f"$(MAKE) -f {LEAF} f J=$@"),
+            "ssh -S": partial(_plain, stage, local, shlex.join([*ssh, remote]) + " J=$@"),
             "pipes": partial(_fleet, stage, local, (":",), {}),
             "3 hosts": partial(_fleet, stage, local, HOSTS, {"sshd": sshd}),
         }

@@ -1,7 +1,8 @@
 """The d1make server of a host over SSH, by paramiko. Nothing else imports paramiko.
 
 Threads of one connection: paramiko's own decrypts and hands what came to the loop; one of ours writes, since
-a peer that does not read blocks a writer for as long as it likes. The loop's thread never waits for either.
+a peer that does not read blocks a writer for as long as it likes. What certainly finds room in the socket is
+sent by the loop's thread itself, which never waits for either.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import copy
+import fcntl
 import functools
 import logging
 import os
@@ -19,6 +21,7 @@ import stat
 import struct
 import subprocess
 import tempfile
+import termios
 import threading
 import time
 from collections import deque
@@ -73,6 +76,7 @@ _ACK_BYTES = 128 << 10
 """Bytes taken before the window is opened again by as much; the window is 2 MiB."""
 
 _PACKET = 32 << 10
+_READ_AHEAD = 64 << 10
 
 # It logs host names and addresses, and would print to stderr when nobody has set logging up.
 _log = logging.getLogger("paramiko")
@@ -171,13 +175,27 @@ class _Packetizer(Packetizer):
         """No timer: our deadline does, and its thread would hold up the end of the whole process."""
 
 
+class _Socket(socket.socket):
+    """Reads ahead: paramiko asks for the length and the body of each packet by themselves, and each asking
+    costs two system calls and the GIL.
+    """
+
+    _held = memoryview(b"")
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        if not self._held:
+            self._held = memoryview(super().recv(max(size, _READ_AHEAD), flags))
+        data, self._held = self._held[:size], self._held[size:]
+        return bytes(data)
+
+
 class _Link:
     """A socket, what feeds it, and paramiko's transport over it: given back as one, in bounded time."""
 
     def __init__(
         self, sock: socket.socket, proxy: subprocess.Popen[bytes] | None, words: IO[bytes] | None
     ) -> None:
-        self.sock = sock
+        self.sock = sock = _Socket(sock.family, sock.type, sock.proto, sock.detach())
         self._proxy = proxy
         self._words = words
         try:
@@ -611,6 +629,9 @@ class ParamikoChannel:
         self._announced = False
         self._outgoing: deque[memoryview] = deque()
         self._backlog = 0
+        self._sending = False
+        """Some thread is handing a message to paramiko: others come behind it."""
+        self._socket_bytes = link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         self._taken = 0
         self._to_ack = 0
         self._stopping = False
@@ -702,9 +723,31 @@ class ParamikoChannel:
         with self._changed:
             if self._session.closed:
                 return
-            self._outgoing.append(memoryview(data))
-            self._backlog += len(data)
-            self._changed.notify_all()
+            if not self._goes_at_once(len(data)):
+                self._outgoing.append(memoryview(data))
+                self._backlog += len(data)
+                self._changed.notify_all()
+                return
+            self._sending = True
+        # The reading side reports the end.
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self._session.send(data)
+        with self._changed:
+            self._sending = False
+            if self._to_ack:
+                self._changed.notify_all()
+
+    def _goes_at_once(self, size: int) -> bool:
+        """Can a message be sent without waiting for anybody? It saves the way through the other thread."""
+        session = self._session
+        if self._outgoing or self._sending or self._stopping or self._to_ack:
+            return False
+        if size > min(_PACKET, session.out_window_size, session.out_max_packet_size - 64):
+            return False
+        if not self._link.transport.clear_to_send.is_set():
+            return False  # keys are being exchanged
+        waiting = struct.unpack("i", fcntl.ioctl(self._link.sock, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
+        return int(waiting) + size <= self._socket_bytes // 4
 
     @property
     def backlog(self) -> int:
@@ -747,12 +790,13 @@ class ParamikoChannel:
         try:
             while True:
                 with self._changed:
-                    while not self._has_work():
+                    while self._sending or not self._has_work():
                         self._changed.wait()
                     if session.closed or (self._stopping and not self._outgoing):
                         break
                     ack, self._to_ack = self._to_ack, 0
                     data = self._next_packet()
+                    self._sending = bool(data)
                 if ack:
                     session.recv(ack)
                 while data:
@@ -762,9 +806,11 @@ class ParamikoChannel:
                         self._backlog -= sent
                     if not sent:
                         return
+                with self._changed:
+                    self._sending = False
             session.close()
         except (OSError, EOFError, paramiko.SSHException):
-            pass  # the reading side reports the end
+            pass
         finally:
             with self._changed:
                 self._forget_outgoing()
