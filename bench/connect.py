@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass, field
 
 from tests.support.sshd import LoopbackSshd
@@ -35,6 +37,7 @@ class Times:
     cpu_ms: list[float] = field(default_factory=list)
     rss: list[float] = field(default_factory=list)
     pss: list[float] = field(default_factory=list)
+    alone: list[float] = field(default_factory=list)
 
 
 def _one_round(stage: Stage, sshd: LoopbackSshd, hosts: list[str], times: Times) -> None:
@@ -76,8 +79,15 @@ def measure(stage: Stage) -> list[Row]:
         _one_round(stage, sshd, names[:1], Times())
         for _ in range(stage.few(3, 1)):
             for size in sizes:
+                found[size].alone.append(_channels_alone(sshd, names[:size]))
                 _one_round(stage, sshd, names[:size], found[size])
     return _rows(found)
+
+
+def _channels_alone(sshd: LoopbackSshd, names: list[str]) -> float:
+    """Seconds to log in to all of them, with nothing started there."""
+    command = [sys.executable, "-m", "bench.channels", str(sshd.ssh_config), *names]
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def _rows(found: dict[int, Times]) -> list[Row]:
@@ -92,7 +102,8 @@ def _rows_of(size: int, times: Times) -> list[Row]:
 
     channels = at_most(2, "s") if size == 100 else None
     return [
-        row("first connection to last authenticated channel", times.channels, target=channels),
+        row("authenticated channels to all", times.alone, target=channels),
+        row("the same while so many servers start on this machine", times.channels),
         row("command to first host up", times.first_up),
         row("command to all hosts up", times.all_up),
         row(
