@@ -3,8 +3,8 @@
 It is a subreaper, so what an attempt leaves behind becomes its child and nobody else's. It is used again
 for the next attempt, so no Python has to be forked for each job. It ends its tree when the server dies.
 
-Commands from the server: one byte, a u32, and for a start the job in a memfd with the descriptors.
-Reports to the server: one byte and a u32.
+Both speak in whole messages (SOCK_SEQPACKET). Commands from the server: one byte, a u32, and for a start the
+job, or a memfd with it, and the descriptors. Reports to the server: one byte and a u32.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from ..loop import Loop
 from . import process
 
 START, START_IN_FILE, TO_GROUP, KILL, PAUSE, CONTINUE, LEASE = b"S", b"F", b"G", b"K", b"P", b"C", b"L"
-STARTED, FAILED, ENDED, EMPTY, UNKILLABLE = b"s", b"f", b"e", b"0", b"u"
+FAILED, ENDED, EMPTY, UNKILLABLE = b"f", b"e", b"0", b"u"
 
 _WORD = struct.Struct("!cI")
 _LEFT = 1 << 31
 """Set in the status of ENDED when processes of the attempt still run."""
 
 _INLINE_BYTES = 16 << 10
-"""Jobs up to this size travel in the socket, in one piece; longer ones in a memfd."""
+"""Jobs up to this size travel in the socket; longer ones in a memfd."""
 
 _TERM_GRACE_S = 1.0
 """Time between SIGTERM and SIGKILL when the server has died: make deletes half-written targets meanwhile."""
@@ -62,10 +62,9 @@ class Supervisor:
         self._loop = loop
         self._on_report = on_report
         self._on_death = on_death
-        self._buffer = b""
         self._until = 0
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         server = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
@@ -81,7 +80,7 @@ class Supervisor:
         """
         blob = marshal.dumps(job)
         if len(blob) <= _INLINE_BYTES:
-            self._send(_WORD.pack(START, len(blob)) + blob, fds)
+            self._send(_WORD.pack(START, 0) + blob, fds)
             return
         memory = os.memfd_create("d1fleet-job", os.MFD_CLOEXEC)
         try:
@@ -138,7 +137,7 @@ class Supervisor:
         if self._socket is None:
             return
         try:
-            data = self._socket.recv(4096)
+            data = self._socket.recv(_WORD.size)
         except BlockingIOError:
             return
         except ConnectionResetError:
@@ -147,11 +146,7 @@ class Supervisor:
             self.close()
             self._on_death(self)
             return
-        self._buffer += data
-        while len(self._buffer) >= _WORD.size:
-            verb, value = _WORD.unpack_from(self._buffer)
-            self._buffer = self._buffer[_WORD.size :]
-            self._on_report(self, verb, value)
+        self._on_report(self, *_WORD.unpack(data))
 
     def close(self) -> None:
         """Let go of the process: it ends its tree and itself."""
@@ -188,12 +183,14 @@ def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
 
     socket.recv_fds takes flags and does not use them (Python 3.9 to 3.12).
     """
-    word, ancillary, _, _ = sock.recvmsg(_WORD.size, socket.CMSG_SPACE(8 * 4), socket.MSG_CMSG_CLOEXEC)
+    message, ancillary, _, _ = sock.recvmsg(
+        _WORD.size + _INLINE_BYTES, socket.CMSG_SPACE(8 * 4), socket.MSG_CMSG_CLOEXEC
+    )
     fds = array.array("i")
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    return word, list(fds)
+    return message, list(fds)
 
 
 class _Child:
@@ -257,15 +254,12 @@ class _Child:
             return False
 
     def _serve_command(self) -> bool:
-        word, fds = _receive(self._socket)
-        while word and len(word) < _WORD.size:
-            more = self._socket.recv(_WORD.size - len(word))
-            word = word + more if more else b""
-        if not word:
+        message, fds = _receive(self._socket)
+        if not message:
             return False
-        verb, value = _WORD.unpack(word)
+        verb, value = _WORD.unpack_from(message)
         if verb == START:
-            self._start(self._receive_blob(value), fds)
+            self._start(message[_WORD.size :], fds)
         elif verb == START_IN_FILE:
             blob = os.pread(fds[0], value, 0)
             os.close(fds[0])
@@ -287,15 +281,6 @@ class _Child:
                     process.send(pid, number)
                 told |= new
         return True
-
-    def _receive_blob(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            more = self._socket.recv(size - len(data))
-            if not more:
-                raise ConnectionResetError
-            data += more
-        return data
 
     def _start(self, blob: bytes, given: list[int]) -> None:
         """Start the make that `blob` describes.
@@ -332,8 +317,6 @@ class _Child:
             )
         except (OSError, ValueError) as error:
             self._report(FAILED, getattr(error, "errno", None) or errno.EINVAL)
-        else:
-            self._report(STARTED, self._make)
         finally:
             for number, handler in saved.items():
                 signal.signal(number, handler)

@@ -41,6 +41,15 @@ def receive() -> bytes:
     return data
 
 
+def on_disk(file: str) -> None:
+    """What the name of the finished folder promises must outlast a power cut."""
+    fd = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def unpack(data: bytes) -> str:
     """Into the cache, whole or not at all; where that cannot be, into memory. Returns what to import from."""
     import io
@@ -53,7 +62,9 @@ def unpack(data: bytes) -> str:
         os.makedirs(base, 0o700, exist_ok=True)
         staging = tempfile.mkdtemp(prefix=".new-", dir=base)
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            archive.extractall(staging)
+            for name in archive.namelist():
+                archive.extract(name, staging)
+                on_disk(os.path.join(staging, name))
         try:
             os.rename(staging, target)
         except OSError:

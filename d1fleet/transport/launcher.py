@@ -44,7 +44,7 @@ _MODULES = (
     "tokens",
 )
 
-_PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+-]+\Z")
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+][A-Za-z0-9_./+-]*\Z")
 
 
 def start_command(python: str | None) -> str:

@@ -247,6 +247,11 @@ def states(processes: Iterable[psutil.Process]) -> set[str]:
     return found - {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
 
 
+def all_stopped(found: set[str]) -> bool:
+    """Does none of these run? A parent between vfork() and the exec of its stopped child does not either."""
+    return psutil.STATUS_STOPPED in found and found <= {psutil.STATUS_STOPPED, psutil.STATUS_DISK_SLEEP}
+
+
 def wait_until(condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
     """Until something outside is so; a look every few milliseconds, for what tells nobody when it happens."""
     deadline = time.monotonic() + timeout_s

@@ -253,7 +253,7 @@ class Build:
     @property
     def make(self) -> int:
         """The top make."""
-        (pid,) = [pid for pid in proc.children(self.coordinator) if proc.words(pid)[0] == "make"]
+        (pid,) = [pid for pid in proc.children(self.coordinator) if proc.words(pid)[:1] == ["make"]]
         return pid
 
     @property

@@ -17,7 +17,7 @@ import pytest
 
 from d1fleet import protocol
 from d1fleet.protocol import Credit, Data, Exit
-from tests.fuzz.peer import Peer, states, wait_until
+from tests.fuzz.peer import Peer, all_stopped, states, wait_until
 
 Start = Callable[..., Peer]
 
@@ -464,7 +464,7 @@ def test_pause_and_continue(start: Start) -> None:
         return states(supervisor.children(recursive=True))
 
     peer.send(protocol.Pause(on=True))
-    wait_until(lambda: found() == {psutil.STATUS_STOPPED})
+    wait_until(lambda: all_stopped(found()))
     seq = peer.next(protocol.Beat).seq
     assert peer.next(protocol.Beat, lambda m: m.seq > seq).running == 1  # the lease goes on
     peer.send(protocol.Pause(on=False))

@@ -15,8 +15,8 @@ import pytest
 
 from d1fleet.loop import Loop
 from d1fleet.server import supervisor
-from d1fleet.server.supervisor import EMPTY, ENDED, FAILED, STARTED, Supervisor, decode_end
-from tests.fuzz.peer import states, wait_until
+from d1fleet.server.supervisor import EMPTY, ENDED, FAILED, Supervisor, decode_end
+from tests.fuzz.peer import all_stopped, states, wait_until
 
 
 class Handle:
@@ -60,6 +60,11 @@ class Handle:
             assert not self.deaths
             self.loop.run_once(30)
 
+    def running(self) -> int:
+        """The make's process, as soon as there is one."""
+        wait_until(lambda: bool(psutil.Process(self.supervisor.pid).children()))
+        return int(psutil.Process(self.supervisor.pid).children()[0].pid)
+
     def end(self) -> tuple[int, bool]:
         """Exit status (negative: the signal) and whether something is left."""
         status, left = decode_end(self.next(ENDED))
@@ -90,7 +95,6 @@ def _below(handle: Handle) -> list[psutil.Process]:
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -KILL $$", -9)])
 def test_start_and_end(handle: Handle, script: str, code: int) -> None:
     handle.start(script)
-    assert handle.next(STARTED) > 1
     assert handle.end() == (code, False)
 
 
@@ -207,7 +211,7 @@ def test_what_is_left_is_told_and_killed(handle: Handle) -> None:
 
 def test_kill_of_a_make_is_its_end_too(handle: Handle) -> None:
     handle.start("sleep 1000 & wait")
-    handle.next(STARTED)
+    handle.running()
     handle.supervisor.command(supervisor.KILL)
     assert handle.end()[0] == -9
     handle.next(EMPTY)
@@ -220,11 +224,10 @@ def test_kill_of_nothing(handle: Handle) -> None:
 
 def test_pause_and_continue(handle: Handle) -> None:
     handle.start("(setsid sh -c 'while :; do sleep 0.05; done' &); while :; do sleep 0.05; done")
-    handle.next(STARTED)
+    handle.running()
     wait_until(lambda: len(_below(handle)) >= 2)
     handle.supervisor.command(supervisor.PAUSE)
-    # A sleep that ends meanwhile stays a zombie: its shell is stopped.
-    wait_until(lambda: states(_below(handle)) - {psutil.STATUS_ZOMBIE} == {psutil.STATUS_STOPPED})
+    wait_until(lambda: all_stopped(states(_below(handle))))
     handle.supervisor.command(supervisor.CONTINUE)
     wait_until(lambda: psutil.STATUS_STOPPED not in states(_below(handle)))
     handle.supervisor.command(supervisor.KILL)
@@ -253,7 +256,7 @@ def test_closed_it_ends_its_tree_and_lets_make_tidy_up(tmp_path: Path) -> None:
     handle = Handle()
     tidied = tmp_path / "tidied"
     handle.start(f"trap 'echo yes > {tidied}; exit' TERM; setsid sleep 1000 & while :; do sleep 0.05; done")
-    handle.next(STARTED)
+    handle.running()
     wait_until(lambda: any(p.cmdline()[:1] == ["sleep"] and "1000" in p.cmdline() for p in _below(handle)))
     below = _below(handle)
     handle.close()
@@ -269,7 +272,7 @@ def test_the_servers_death_is_its_end() -> None:
         try:
             handle = Handle()
             handle.start("trap '' TERM; setsid sleep 1000 & while :; do sleep 0.05; done")
-            handle.next(STARTED)
+            handle.running()
             wait_until(lambda: len(_below(handle)) >= 2)
             pids = [handle.supervisor.pid, *(p.pid for p in _below(handle))]
             os.write(write, " ".join(map(str, pids)).encode())
@@ -328,7 +331,7 @@ def test_decode_end(value: int, status: int, left: bool) -> None:
 def test_nothing_of_python_is_needed_below_it(handle: Handle) -> None:
     """The make's parent is the supervisor itself: no shell, no second process."""
     handle.start("exec sleep 1000")
-    pid = handle.next(STARTED)
+    pid = handle.running()
     assert psutil.Process(pid).ppid() == handle.supervisor.pid
     assert os.getsid(pid) == os.getpgid(pid) == pid
     handle.supervisor.command(supervisor.KILL)
