@@ -28,7 +28,8 @@ from paramiko import ssh_exception
 from d1fleet.errors import ConnectError, HostError, HostKeyError, LoginError, ServerStartError
 from d1fleet.loop import Loop
 from d1fleet.model import Host
-from d1fleet.transport import ssh
+from d1fleet.transport import ssh, ssherrors, sshkeys
+from d1fleet.transport.sshchannel import ParamikoChannel
 from d1fleet.transport.sshconfig import SshTarget, resolve
 from tests.support.sshd import LoopbackSshd
 
@@ -47,7 +48,7 @@ def target(sshd: LoopbackSshd) -> SshTarget:
 class Talk:
     """A channel with a loop around it: what came, and whether it ended."""
 
-    def __init__(self, channel: ssh.ParamikoChannel) -> None:
+    def __init__(self, channel: ParamikoChannel) -> None:
         self.channel = channel
         self.loop = Loop()
         self.data = b""
@@ -738,7 +739,7 @@ def test_every_exception_of_paramiko_is_in_the_table() -> None:
         if issubclass(kind, BaseException)
     ]
     assert len(theirs) > 8
-    assert [kind.__name__ for kind in theirs if kind not in ssh.TRANSLATION] == []
+    assert [kind.__name__ for kind in theirs if kind not in ssherrors.TRANSLATION] == []
 
 
 SAMPLES: list[tuple[BaseException, type[HostError] | None]] = [
@@ -762,21 +763,23 @@ SAMPLES: list[tuple[BaseException, type[HostError] | None]] = [
 ]
 
 
-@pytest.mark.parametrize("stage", list(ssh.Stage))
+@pytest.mark.parametrize("stage", list(ssherrors.Stage))
 @pytest.mark.parametrize(
     ("error", "kind"), SAMPLES, ids=lambda value: getattr(value, "__name__", repr(value))
 )
 def test_each_becomes_one_of_ours_by_class_or_by_stage(
-    error: BaseException, kind: type[HostError] | None, stage: ssh.Stage
+    error: BaseException, kind: type[HostError] | None, stage: ssherrors.Stage
 ) -> None:
-    ours = ssh.translate(error, NOWHERE, stage)
-    assert type(ours) is (kind or ssh._BY_STAGE[stage])
+    ours = ssherrors.translate(error, NOWHERE, stage)
+    assert type(ours) is (kind or ssherrors._BY_STAGE[stage])
     assert "127.0.0.1 port 1" in ours.message
     assert ours.mend and "{" not in str(ours)
 
 
 def test_what_a_host_says_is_printed_without_control_characters() -> None:
-    ours = ssh.translate(paramiko.SSHException("\033[2Jgone\n" + "x" * 999), NOWHERE, ssh.Stage.GREETING)
+    ours = ssherrors.translate(
+        paramiko.SSHException("\033[2Jgone\n" + "x" * 999), NOWHERE, ssherrors.Stage.GREETING
+    )
     assert "\033" not in str(ours) and len(ours.message) < 500
 
 
@@ -792,7 +795,7 @@ def test_no_secret_is_shown(target: SshTarget, tmp_path: Path) -> None:
     key = make_key(tmp_path / "wrong")
     secret = key.read_text().splitlines()[2]
     assert secret not in str(refused(with_keys(target, key), LoginError))
-    candidate = next(iter(ssh._Keyring(with_keys(target, key), None)))
+    candidate = next(iter(sshkeys.Keyring(with_keys(target, key), None)))
     assert secret not in repr(candidate)
 
 
