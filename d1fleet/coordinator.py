@@ -17,7 +17,7 @@ from .errors import D1fleetError, HostError, JobLostError
 from .fallback import Fallback
 from .hostlink import HostLink
 from .hosts import Hosts
-from .job import Job
+from .job import Job, Phase
 from .loop import Loop
 from .model import Host
 from .placement import HostState
@@ -188,7 +188,7 @@ class Coordinator:
         if reason is None and self.hosts.links and not self.hosts.shares(job.device):
             reason = "its folder is outside the tree that hosts share"
         if self._ending or self._interrupted:
-            self._answer(job, SIGNAL, 15)
+            self._finish(job, SIGNAL, signal.SIGTERM)
         elif reason is not None:
             self._run_here(job, reason)
         else:
@@ -199,10 +199,12 @@ class Coordinator:
     def _run_here(self, job: Job, reason: str) -> None:
         self.counts.here[reason] += 1
         self._write_job(job, None, reason)
-        self._answer(job, LOCAL)
+        self._finish(job, LOCAL)
 
-    def _answer(self, job: Job, verb: bytes, value: int = 0) -> None:
+    def _finish(self, job: Job, verb: bytes, value: int = 0) -> None:
+        """The one way out: all is given back, and the shim has its answer, if it still is there."""
         job.close()
+        job.phase = Phase.OVER
         self._jobs.pop(job.shim, None)
         job.shim.reply(verb, value)
         self._mind_the_door()
@@ -215,31 +217,29 @@ class Coordinator:
 
     def _shim_signal(self, job: Job, number: int) -> None:
         """The shim's make got a signal: so does the job."""
-        if job.link is None:
+        if job.phase is Phase.WAITING:
             self._forget_waiting(job)
-            self._answer(job, SIGNAL, number)
-        elif job.link.open:
-            job.link.send(protocol.Signal(job.attempt, number))
-        else:
+            self._finish(job, SIGNAL, number)
+        elif job.phase is Phase.RUNNING and not job.host_is_there:
             self._answer_early(job, number)
+        else:
+            job.send(protocol.Signal(job.attempt, number))
 
     def _answer_early(self, job: Job, number: int) -> None:
         """Its host is lost and the build is broken off: who waits for it need not wait for the lease, the
         end of the build does.
         """
-        job.cancelled = True
-        self._answer(job, SIGNAL, number)
+        job.abandoned = True
+        self._finish(job, SIGNAL, number)
 
     def _shim_gone(self, job: Job) -> None:
         """Nobody waits for this job any more."""
-        self._jobs.pop(job.shim, None)
-        self._mind_the_door()
-        if job.link is not None:
-            job.cancelled = True
-            job.link.send(protocol.Cancel(job.attempt))
-        else:
+        if job.phase is Phase.WAITING:
             self._forget_waiting(job)
-            job.close()
+            self._finish(job, SIGNAL, signal.SIGTERM)
+        else:
+            job.abandoned = True
+            job.send(protocol.Cancel(job.attempt))
 
     def _forget_waiting(self, job: Job) -> None:
         if not self._fallback.remove(job) and job in self._queue:
@@ -316,7 +316,7 @@ class Coordinator:
             words.say(f"no host can run {job.words}, and --strict forbids to run it here")
             self.counts.without_host += 1
             self._write_job(job, None, "", infrastructure="no host")
-            self._answer(job, INFRASTRUCTURE, HostError.exit_code)
+            self._finish(job, INFRASTRUCTURE, HostError.exit_code)
             return
         if not self._said_fallback and not job.refused:
             self._said_fallback = True
@@ -331,14 +331,13 @@ class Coordinator:
 
     def _job_ended(self, job: Job, message: protocol.Exit) -> None:
         self._attempts.pop(message.attempt, None)
-        job.running = False
+        job.phase = Phase.WRITING
         self._desk.ended(job)
         if job.link is not None and job.link.placement is not None:
             job.link.placement.jobs -= 1
             job.link.placement.machine.used -= job.taken_slots
-        if job.cancelled:
-            self._write_job(job, message)
-            job.close()
+        if job.abandoned:
+            self._report(job, message)
         else:
             job.when_written(lambda: self._report(job, message))
         if self._queue:
@@ -347,9 +346,9 @@ class Coordinator:
 
     def _report(self, job: Job, message: protocol.Exit) -> None:
         """All output is written: the shim may have its answer."""
-        if job.cancelled:
+        if job.abandoned:
             self._write_job(job, message)
-            job.close()
+            self._finish(job, SIGNAL, signal.SIGTERM)
             return
         if message.infrastructure == protocol.REFUSED and not self._ending and not self._interrupted:
             self._refused(job, message)
@@ -362,14 +361,14 @@ class Coordinator:
                 words.say(
                     f"lost: {job.words} on host {name}: {words.plain(message.text) or message.infrastructure}"
                 )
-            self._answer(job, INFRASTRUCTURE, JobLostError.exit_code)
+            self._finish(job, INFRASTRUCTURE, JobLostError.exit_code)
         elif message.signal:
-            self._answer(job, SIGNAL, message.signal)
+            self._finish(job, SIGNAL, message.signal)
         elif job.lost_output and not message.code:
             words.say(f"{job.words}: its output cannot be written: {os.strerror(job.lost_output)}")
-            self._answer(job, EXIT, _WRITE_ERROR)
+            self._finish(job, EXIT, _WRITE_ERROR)
         else:
-            self._answer(job, EXIT, message.code)
+            self._finish(job, EXIT, message.code)
 
     def _refused(self, job: Job, message: protocol.Exit) -> None:
         """It has not run there, so it may run elsewhere: on another host, or here when none is left."""
@@ -426,13 +425,13 @@ class Coordinator:
         self._interrupted += 1
         kill = self._interrupted > 1
         for job in [*self._queue, *self._fallback.clear()]:
-            self._answer(job, SIGNAL, 2)
+            self._finish(job, SIGNAL, signal.SIGINT)
         self._queue.clear()
         self.loop.call_later(0.0 if kill else _INTERRUPT_GRACE_S, lambda: self._cancel_all(kill))
 
     def _cancel_all(self, kill: bool) -> None:
         for job in self._attempts.values():
-            if job.link is not None and not job.link.open and not job.cancelled:
+            if not job.host_is_there and not job.abandoned:
                 self._answer_early(job, signal.SIGTERM)
             job.send(protocol.Cancel(job.attempt, kill))
         # Output that nobody takes must not keep a build from ending.
@@ -451,9 +450,9 @@ class Coordinator:
             return
         self._ending = True
         self._on_ended = done
-        self.counts.cut_short = len(self._attempts)
+        self.counts.cut_short = sum(not job.abandoned for job in self._attempts.values())
         for job in [*self._queue, *self._fallback.clear()]:
-            self._answer(job, SIGNAL, 15)
+            self._finish(job, SIGNAL, signal.SIGTERM)
         self._queue.clear()
         self.hosts.take_leave(kill, limit_s)
         self._check_ended()
@@ -468,9 +467,9 @@ class Coordinator:
         self._ending = True
         self._listener.close()
         for job in list(self._jobs.values()):
-            if job.link is None or job.attempt not in self._attempts:
-                self._answer(job, SIGNAL, 15)
+            if job.phase is Phase.RUNNING:
+                self._finish(job, INFRASTRUCTURE, JobLostError.exit_code)
             else:
-                self._answer(job, INFRASTRUCTURE, JobLostError.exit_code)
+                self._finish(job, SIGNAL, signal.SIGTERM)
         self.hosts.close()
         self._record.close()

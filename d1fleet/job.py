@@ -5,6 +5,7 @@ answer.
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import hashlib
 import os
@@ -32,6 +33,19 @@ def _variable(block: bytes, name: bytes) -> bytes:
     return block[start + len(name) + 1 : block.index(b"\0", start)]
 
 
+class Phase(enum.Enum):
+    """How far a job has come."""
+
+    WAITING = "waiting"
+    """For a host, or for a slot here."""
+    RUNNING = "running"
+    """On a host, or lost with it and perhaps running still."""
+    WRITING = "writing"
+    """Its make has ended; what that wrote is on its way."""
+    OVER = "over"
+    """Its shim has its answer."""
+
+
 class Job:
     """A sub-make.
 
@@ -51,7 +65,9 @@ class Job:
         self.placed_at = 0.0
         self.link: HostLink | None = None
         self.attempt = 0
-        self.running = False
+        self.phase = Phase.WAITING
+        self.abandoned = False
+        """Nobody waits for its answer any more: its shim is gone, or was answered early."""
         self.wanted_slots = 1
         self.taken_slots = 0
         """Slots of the machine that it takes for itself, its tokens not counted."""
@@ -61,7 +77,6 @@ class Job:
         self.candidates: tuple[tuple[str, float], ...] = ()
         self.refused: dict[str, str] = {}
         """Hosts that would not start it, and why."""
-        self.cancelled = False
         self._loop = loop
         self._sinks: dict[int, Sink] = {}
         self._unsent_credit = {STDOUT: 0, STDERR: 0}
@@ -150,7 +165,7 @@ class Job:
         """It has been sent to a host."""
         self.link = link
         self.attempt = run.attempt
-        self.running = True
+        self.phase = Phase.RUNNING
         self.placed_at = self._loop.now()
         if run.stdin:
             self._source = Source(
@@ -166,6 +181,7 @@ class Job:
         if self._source is not None:
             self._source.close()
             self._source = None
+        self.phase = Phase.WAITING
         self.link = None
         self.candidates = ()
 
@@ -173,6 +189,11 @@ class Job:
         """Nobody shall wait any longer for its output to be taken."""
         for sink in list(self._sinks.values()):
             sink.discard()
+
+    @property
+    def host_is_there(self) -> bool:
+        """Can its host still be told anything?"""
+        return self.link is not None and self.link.open
 
     def send(self, message: protocol.Message) -> None:
         """Say something to its host."""
@@ -197,7 +218,7 @@ class Job:
     def _open_sink(self, number: int) -> Sink | None:
         fd = self.request.fds.get(number)
         link = self.link
-        if fd is None or link is None or self.cancelled:
+        if fd is None or link is None or self.abandoned:
             return None
 
         def written(amount: int) -> None:
@@ -275,7 +296,7 @@ class Job:
 
     def close(self) -> None:
         """Give everything back: before the shim has its answer, for the make above waits for our
-        descriptors.
+        descriptors. Harmless the second time.
         """
         if self._source is not None:
             self._source.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from . import protocol
-from .job import Job
+from .job import Job, Phase
 
 
 class TokenDesk:
@@ -27,7 +27,7 @@ class TokenDesk:
         """The job's make could use another token."""
         host = job.link.placement if job.link is not None else None
         source = job.token_source
-        if host is None or source is None or not job.running:
+        if host is None or source is None or job.phase is not Phase.RUNNING:
             return
         if host.machine.free < 1 or self._jobs_wait():
             if job not in self._wanting:

@@ -16,7 +16,7 @@ from _pytest.mark import ParameterSet
 from d1fleet.errors import JobLostError
 from tests.kill import proc
 from tests.kill.conftest import NewFleet
-from tests.kill.fleet import Times
+from tests.kill.fleet import SHORT, Times
 from tests.kill.running import Build, Scene
 from tests.kill.terminal import Terminal
 
@@ -235,6 +235,32 @@ def test_dead_connection(new_fleet: NewFleet, manner: str, times: Times) -> None
                 os.kill(pid, signal.SIGCONT)
         build.wait_until_gone(times.lease_s + AFTER_LEASE_S)
         assert scene.target("two") == "half\nwhole\n"
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_while_a_lost_host_is_waited_for(new_fleet: NewFleet, presses: int) -> None:
+    """make is told at once; the build itself ends with the lease, or at the second Ctrl-C."""
+    times = SHORT if presses == 1 else Times(lease_s=60.0, grace_s=5.0, heartbeat_s=1.0)
+    with (
+        Scene("meek") as scene,
+        Terminal() as terminal,
+        Build.on(new_fleet("pipes", times), scene, terminal) as build,
+    ):
+        os.kill(build.server("one"), signal.SIGKILL)
+        assert _soon(lambda: "made by two" in build.stderr), build.stderr
+        for _ in range(presses):
+            terminal.press("\x03")
+            terminal.wait_for("^C")
+        assert build.wait(times.lease_s + AFTER_LEASE_S if presses == 1 else 20) in (-signal.SIGINT, RACE)
+        assert ("may still run there" in build.stderr) == (presses == 2), build.stderr
+        build.wait_until_gone(AFTER_LEASE_S)
+
+
+def _soon(condition: Callable[[], bool], limit_s: float = 20.0) -> bool:
+    deadline = time.monotonic() + limit_s
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
 
 
 def _wait_until_lost(build: Build, times: Times) -> None:

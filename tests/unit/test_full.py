@@ -42,6 +42,7 @@ def test_a_report_is_counted(tmp_path: Path) -> None:
     [
         ("def test_it(): pass", "passed"),
         ("def test_it(): assert 0", "failed"),
+        ("import pytest\ndef test_it(): pytest.skip('no sshd')", "skipped"),
         ("", "no tests"),
         ("def test_it():\n    import subprocess\n    subprocess.run(['sleep', '300'])", "over 0.05 min"),
     ],
