@@ -34,6 +34,9 @@ _REAP_S = 1.0
 _END_LIMIT_S = 5.0
 """How long hosts have to confirm the end of a build that went its way."""
 
+_LAST_WORDS_S = 1.0
+"""How long a build that was broken off waits for somebody to read what it says."""
+
 _INSISTED_LIMIT_S = 2.0
 """How long they have when somebody did not want to wait."""
 
@@ -147,6 +150,7 @@ class _Build:
         self._make_status: int | None = None
         self._broken_off = False
         self._insisted = False
+        self._ended_children: set[int] = set()
         self._control: socket.socket | None = None
 
     def serve(self, control: socket.socket, group: int) -> None:
@@ -156,6 +160,7 @@ class _Build:
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         process.become_subreaper()
+        words.say_in_background()
         kind, value = 0, D1fleetError.exit_code
         try:
             kind, value = self._build(group)
@@ -163,6 +168,7 @@ class _Build:
             words.say(str(error))
             value = error.exit_code
         finally:
+            words.finish(_LAST_WORDS_S if self._broken_off else None)
             control.setblocking(True)
             with contextlib.suppress(OSError):
                 control.send(front.RESULT.pack(kind, value))
@@ -317,7 +323,9 @@ class _Build:
 
     def _reap(self) -> None:
         """Local processes whose parents have ended come to us, as the nearest subreaper."""
-        process.reap_orphans(spare={self._make, *local.server_pids})
+        self._ended_children = process.reap_orphans(
+            self._ended_children, spare={self._make, *local.server_pids}
+        )
         self._loop.call_later(_REAP_S, self._reap)
 
     def _kill_make(self) -> None:

@@ -6,7 +6,6 @@ import os
 import resource
 import signal
 import socket
-import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +39,15 @@ SHOWN_JOBS = 40
 
 _SPREAD_S = 0.3
 """For this long after the first host came up, jobs that would share it wait for hosts on their way."""
+
+_SILENT_S = 1.0
+"""After a second Ctrl-C, hosts have this long to say that their jobs are dead."""
+
+_UNREAD_S = 0.5
+"""A signalled job whose make has ended has this long to get its last output written."""
+
+_PASSED_BY_S = 2.0
+"""For this long, smaller jobs may pass by one that needs several slots at once."""
 
 _INTERRUPT_GRACE_S = 2.5
 """Time between a Ctrl-C and the SIGTERM for jobs that did not end of themselves; SIGKILL follows a second
@@ -94,10 +102,11 @@ class Coordinator:
         self._jobs: dict[ShimConnection, Job] = {}
         self._attempts: dict[int, Job] = {}
         self._queue: list[Job] = []
-        self._fallback = Fallback(loop, policy.local_slots, self._start_fallback)
         self._last_host: dict[bytes, str] = {}
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - _DESCRIPTORS_KEPT
-        self._most_inside = max(2, descriptors // _DESCRIPTORS_EACH)
+        most_waiting = descriptors // 8
+        self._most_inside = max(2, (descriptors - most_waiting) // _DESCRIPTORS_EACH)
+        self._fallback = Fallback(loop, policy.local_slots, most_waiting, self._start_fallback)
         self._number = 0
         self._attempt = 0
         self._ending = False
@@ -113,12 +122,16 @@ class Coordinator:
             policy,
             environments,
             record,
-            self._dispatch,
+            self._host_ready,
             self._host_message,
             self._host_left,
         )
 
     # -- hosts ----------------------------------------------------------------------------------------
+
+    def _host_ready(self) -> None:
+        self._dispatch()
+        self._desk.serve()
 
     def _host_message(self, link: HostLink, message: protocol.Message) -> None:
         job = self._attempts.get(message.attempt)
@@ -139,11 +152,18 @@ class Coordinator:
 
     def _host_left(self, link: HostLink, meaning: str, wait_s: float) -> None:
         """Its jobs end when nothing of them can write any more: not a moment before."""
+        if wait_s > 0 and self._interrupted:
+            self._answer_jobs_of(link)
         if wait_s > 0:
             self.loop.call_later(wait_s, lambda: self._end_jobs_of(link, meaning))
             self._dispatch()
         else:
             self._end_jobs_of(link, meaning)
+
+    def _answer_jobs_of(self, link: HostLink) -> None:
+        for job in list(self._attempts.values()):
+            if job.link is link and not job.abandoned:
+                self._answer_early(job, signal.SIGTERM)
 
     def _end_jobs_of(self, link: HostLink, meaning: str) -> None:
         for job in [job for job in self._attempts.values() if job.link is link]:
@@ -162,7 +182,7 @@ class Coordinator:
             self._take_up(shim, request)
         except Exception:
             # A fault of ours must not end the build of everybody else, nor pass in silence.
-            traceback.print_exc()
+            words.say_fault()
             self._drop(shim, request)
 
     def _drop(self, shim: ShimConnection, request: ShimRequest) -> None:
@@ -220,14 +240,20 @@ class Coordinator:
         if job.phase is Phase.WAITING:
             self._forget_waiting(job)
             self._finish(job, SIGNAL, number)
-        elif job.phase is Phase.RUNNING and not job.host_is_there:
+        elif job.phase is Phase.WRITING:
+            # Its make would have died of it while nobody took its output.
+            job.signalled = number
+            self.loop.call_later(_UNREAD_S, job.discard_output)
+        elif job.host_is_there:
+            job.send(protocol.Signal(job.attempt, number))
+        elif self._interrupted or self._ending:
             self._answer_early(job, number)
         else:
-            job.send(protocol.Signal(job.attempt, number))
+            job.signalled = number  # the answer when nothing of it can write any more
 
     def _answer_early(self, job: Job, number: int) -> None:
-        """Its host is lost and the build is broken off: who waits for it need not wait for the lease, the
-        end of the build does.
+        """The build is broken off: who waits for the job need not wait for its host, the end of the build
+        does.
         """
         job.abandoned = True
         self._finish(job, SIGNAL, number)
@@ -250,6 +276,7 @@ class Coordinator:
     def _dispatch(self) -> None:
         """Give waiting jobs to hosts that have room."""
         hosts_for: dict[int, list[HostState]] = {}
+        now = self.loop.now()
         for job in list(self._queue):
             hosts = hosts_for.get(job.device)
             if hosts is None:
@@ -267,6 +294,8 @@ class Coordinator:
                 self._desk.recall_for_waiting(self._attempts.values())
                 if not any(placement.has_room(host, 1) for host in hosts):
                     return
+                if now - job.asked_at > _PASSED_BY_S:
+                    return  # room is kept for it: smaller ones that pass it by would do so for ever
             elif not self.hosts.some_may_come:
                 self._queue.remove(job)
                 self._fall_back(job)
@@ -287,7 +316,7 @@ class Coordinator:
         try:
             self._send_to(job, host)
         except Exception:
-            traceback.print_exc()
+            words.say_fault()
             self._drop(job.shim, job.request)
 
     def _send_to(self, job: Job, host: HostState) -> None:
@@ -349,6 +378,10 @@ class Coordinator:
         if job.abandoned:
             self._write_job(job, message)
             self._finish(job, SIGNAL, signal.SIGTERM)
+            return
+        if job.signalled:
+            self._write_job(job, message)
+            self._finish(job, SIGNAL, job.signalled)
             return
         if message.infrastructure == protocol.REFUSED and not self._ending and not self._interrupted:
             self._refused(job, message)
@@ -430,13 +463,21 @@ class Coordinator:
         self.loop.call_later(0.0 if kill else _INTERRUPT_GRACE_S, lambda: self._cancel_all(kill))
 
     def _cancel_all(self, kill: bool) -> None:
+        for link in self.hosts.links:
+            if not link.open:
+                self._answer_jobs_of(link)
         for job in self._attempts.values():
-            if not job.host_is_there and not job.abandoned:
-                self._answer_early(job, signal.SIGTERM)
             job.send(protocol.Cancel(job.attempt, kill))
+        if kill:
+            self.loop.call_later(_SILENT_S, self._answer_rest)
         # Output that nobody takes must not keep a build from ending.
         for job in list(self._jobs.values()):
             job.discard_output()
+
+    def _answer_rest(self) -> None:
+        """Hosts that have not said that they killed their jobs keep the end of the build, not make."""
+        for link in self.hosts.links:
+            self._answer_jobs_of(link)
 
     def end(self, kill: bool, limit_s: float, done: Callable[[], None]) -> None:
         """The make has ended: take leave of the hosts, at most `limit_s` seconds long, then call `done`.

@@ -17,12 +17,14 @@ class Fallback:
 
     Args:
         slots: how many at once.
+        most_waiting: how many may wait for a slot: each costs us a descriptor. Further ones do not wait.
         start: tells the shim of a job to run the real make.
     """
 
-    def __init__(self, loop: Loop, slots: int, start: Callable[[Job], None]) -> None:
+    def __init__(self, loop: Loop, slots: int, most_waiting: int, start: Callable[[Job], None]) -> None:
         self._loop = loop
         self._slots = slots
+        self._most_waiting = most_waiting
         self._start = start
         self._waiting: list[Job] = []
         self._running: dict[int, int] = {}
@@ -31,7 +33,7 @@ class Fallback:
     def add(self, job: Job) -> None:
         """Run the job here, now or when there is a slot."""
         job.close()  # the shim has its files still; our copies are of no use any more
-        if _is_below(job.shim.pid, self._running):
+        if len(self._waiting) >= self._most_waiting or _is_below(job.shim.pid, self._running):
             self._start(job)
             return
         self._waiting.append(job)

@@ -19,9 +19,9 @@ import socket
 import struct
 import sys
 import time
-import traceback
 from collections.abc import Callable
 
+from . import words
 from .errors import JobLostError
 from .server import process
 
@@ -76,7 +76,7 @@ def in_front_of(coordinator: Callable[[socket.socket, int], None]) -> tuple[int,
             status = 0
         except BaseException:
             with contextlib.suppress(OSError, ValueError):
-                traceback.print_exc()  # a fault of ours: worse than a traceback is only none
+                words.say_fault()
         finally:
             with contextlib.suppress(OSError, ValueError):
                 sys.stderr.flush()
@@ -89,9 +89,7 @@ def in_front_of(coordinator: Callable[[socket.socket, int], None]) -> tuple[int,
     ours.close()
     if os.WIFSIGNALED(status) or os.WEXITSTATUS(status) != 0 or kind < 0:
         _end_tree()
-        sys.stderr.write(
-            "d1fleet: the coordinator ended before the build: everything of this build was ended\n"
-        )
+        words.say("the coordinator ended before the build: everything of this build was ended")
         return 0, JobLostError.exit_code
     signal.pthread_sigmask(signal.SIG_SETMASK, previous)
     return kind, value

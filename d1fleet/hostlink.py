@@ -63,6 +63,10 @@ class HostLink:
         self.last_heard = 0.0
         self._granted_at = 0.0
         """When it was last told that it may go on."""
+        self._at_work: set[int] = set()
+        """Attempts that it was given and has not told the end of."""
+        self._left_behind = False
+        """Something that an attempt started goes on there."""
         self.load: protocol.Beat | None = None
         self.gone: protocol.Gone | None = None
         self._loop = loop
@@ -100,6 +104,8 @@ class HostLink:
 
     def send(self, message: protocol.Message) -> None:
         if self._channel is not None:
+            if isinstance(message, protocol.Run):
+                self._at_work.add(message.attempt)
             self._channel.send(protocol.encode(message))
 
     @property
@@ -113,7 +119,7 @@ class HostLink:
         A server counts its lease from its own request, which came before our grant. `grace_s` is for what
         a host needs to die.
         """
-        if self.state is not State.LOST or self.placement is None or not self.placement.given:
+        if self.state is not State.LOST or not (self._at_work or self._left_behind):
             return now
         return max(now, self._granted_at + self._welcome.lease_s + grace_s)
 
@@ -182,6 +188,9 @@ class HostLink:
                 self.load = message
                 self._granted_at = self._loop.now()
                 self.send(protocol.Grant(seq=message.seq))
+            elif isinstance(message, protocol.Exit):
+                self._at_work.discard(message.attempt)
+                self._left_behind = self._left_behind or bool(message.left)
             self._on_message(self, message)
 
     def _ended(self) -> None:

@@ -18,6 +18,9 @@ from .tree import Tree, forget, prove
 
 _SILENCE_CHECK_S = 0.25
 
+_WAIT_SAID_S = 5.0
+"""A sub-make that waits longer for a slot on its host is spoken of."""
+
 
 class Hosts:
     """The hosts of one build.
@@ -59,6 +62,8 @@ class Hosts:
         """Trees that a host has still to answer for."""
         self._devices: dict[HostLink, set[int]] = {}
         """Devices, as seen here, on which a host has the same files as we."""
+        self._said_waiting: set[HostLink] = set()
+        """Hosts of which it was said that others hold their slots, and is so still."""
         self._ending = False
         self._given_up = False
         self.outlived = 0
@@ -201,6 +206,11 @@ class Hosts:
             if other is not link and other.load and other.placement and other.placement.machine is machine
         )
         machine.others_cpus = max(0.0, beat.others_cpus - sum(siblings))
+        if beat.waited_s > _WAIT_SAID_S and link not in self._said_waiting:
+            self._said_waiting.add(link)
+            words.say(f"host {link.host.name}: sub-makes wait for slots there that other builds hold")
+        elif not beat.waited_s:
+            self._said_waiting.discard(link)
 
     # -- hosts go -------------------------------------------------------------------------------------
 
@@ -221,7 +231,7 @@ class Hosts:
         wait_s = self._wait_s(link)
         if wait_s > 0:
             words.say(
-                f"host {link.host.name}: what ran there has ended for certain in {wait_s:.0f} s; waiting"
+                f"host {link.host.name}: what runs there ends in {wait_s:.0f} s at the latest; waiting,"
                 " so that nothing is made by two at once"
             )
 

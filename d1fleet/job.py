@@ -68,6 +68,8 @@ class Job:
         self.phase = Phase.WAITING
         self.abandoned = False
         """Nobody waits for its answer any more: its shim is gone, or was answered early."""
+        self.signalled = 0
+        """A signal that its shim got when no make could be told any more: its answer at the end."""
         self.wanted_slots = 1
         self.taken_slots = 0
         """Slots of the machine that it takes for itself, its tokens not counted."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 DEFAULT_NICE = 10
 
-TRANSPORTS = ("ssh", "openssh", "local")
+TRANSPORTS = ("ssh", "local")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Host:
     python: str | None = None
     """Interpreter on the host; None tries python3."""
     transport: str = "ssh"
-    """One of TRANSPORTS: paramiko, OpenSSH's client, or pipes on this machine."""
+    """One of TRANSPORTS: paramiko, or pipes on this machine."""
     slots: int | None = None
     """Recipes at once on that machine; None asks the host (its usable CPUs)."""
     max_jobs: int | None = None

@@ -287,6 +287,8 @@ class Beat(Message):
     load_1min: float = 0.0
     running: int = 0
     """Attempts that are running."""
+    waited_s: float = 0.0
+    """How long the oldest attempt has waited for slots that others hold."""
     tokens: int = 0
     """Slots of the machine that this server holds."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import Any
 
+from . import words
 from .errors import UsageError
 
 
@@ -14,6 +16,7 @@ class Record:
 
     def __init__(self, path: str | None) -> None:
         self._file = None
+        self._path = path
         if path is not None:
             try:
                 # For this user alone: command lines can hold what others should not read.
@@ -33,12 +36,17 @@ class Record:
         """Add one object."""
         if self._file is not None:
             # Not json.dump: that one is all Python, and writes each word by itself.
-            self._file.write(_ENCODER.encode(fields) + "\n")
-            self._file.flush()
+            try:
+                self._file.write(_ENCODER.encode(fields) + "\n")
+                self._file.flush()
+            except OSError as error:
+                words.say(f"the record {self._path} ends here, the build goes on: {error.strerror}")
+                self.close()
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what could not be written was said
+                self._file.close()
             self._file = None
 
 

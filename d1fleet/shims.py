@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import os
 import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from . import words
 from .errors import ProtocolError, RuntimeFolderError
 from .loop import Loop
 from .protocol import MAX_PAYLOAD, unpack_block
@@ -24,6 +26,9 @@ _BLOCKS = struct.Struct("!IIII")
 _REPLY = struct.Struct("!cI")
 
 _SAME, _FD0, _FD1, _FD2, _JOBSERVER = 1, 2, 4, 8, 16
+
+_FULL_S = 0.05
+"""How long nobody is let in when there is no descriptor left."""
 
 LOCAL, EXIT, SIGNAL, INFRASTRUCTURE = b"L", b"X", b"S", b"I"
 
@@ -155,6 +160,8 @@ class ShimConnection:
             return
         size = int.from_bytes(self._buffer[:4], "big")
         if size > MAX_PAYLOAD or flags & socket.MSG_CTRUNC:
+            reason = "too many open files (ulimit -n)" if flags & socket.MSG_CTRUNC else "it is too long"
+            words.say(f"a sub-make cannot be taken up: {reason}")
             self.reply(INFRASTRUCTURE, ProtocolError.exit_code)
             return
         if len(self._buffer) >= 4 + size:
@@ -224,7 +231,10 @@ class ShimListener:
                 return
             try:
                 sock, _ = self._socket.accept()
-            except OSError:
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self.pause(True)
+                    self._loop.call_later(_FULL_S, lambda: self.pause(False))
                 return
             pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             if uid != os.geteuid():

@@ -2,16 +2,70 @@
 
 from __future__ import annotations
 
-import sys
+import os
+import queue
+import select
+import threading
+import traceback
 
 LONGEST = 1000
 """Characters kept of a text that came from elsewhere."""
 
+_waiting: queue.Queue[bytes] | None = None
+
 
 def say(text: str) -> None:
-    """Print lines of ours; whatever is in them, a terminal is not played with."""
-    sys.stderr.write("".join(f"d1fleet: {plain(line)}\n" for line in text.splitlines()))
-    sys.stderr.flush()
+    """Print lines of ours; whatever is in them, a terminal is not played with. That nobody can read them is
+    no reason for anything else to fail.
+    """
+    data = "".join(f"d1fleet: {plain(line)}\n" for line in text.splitlines()).encode("utf-8", "replace")
+    if _waiting is not None:
+        _waiting.put(data)
+    else:
+        _write(data)
+
+
+def say_fault() -> None:
+    """A fault of ours, in full: worse than a traceback is only none."""
+    say(traceback.format_exc())
+
+
+def say_in_background() -> None:
+    """From now on `say` returns at once: a pager that pauses must not hold up who keeps leases."""
+    global _waiting
+    waiting: queue.Queue[bytes] = queue.Queue()
+    _waiting = waiting
+
+    def work() -> None:
+        while True:
+            _write(waiting.get())
+            waiting.task_done()
+
+    threading.Thread(target=work, name="words", daemon=True).start()
+
+
+def finish(limit_s: float | None) -> None:
+    """Wait until all that was said is written, at most `limit_s` seconds, and speak for ourselves again."""
+    global _waiting
+    if _waiting is not None:
+        last = threading.Thread(target=_waiting.join, daemon=True)
+        last.start()
+        last.join(limit_s)
+        _waiting = None
+
+
+def _write(data: bytes) -> None:
+    # Not sys.stderr: what that cannot write it tries again at the end of Python, and spoils the exit status.
+    try:
+        while data:
+            try:
+                data = data[os.write(2, data) :]
+            except BlockingIOError:  # somebody has set O_NONBLOCK on the open file that we share
+                poll = select.poll()
+                poll.register(2, select.POLLOUT)
+                poll.poll()
+    except OSError:
+        pass
 
 
 def plain(text: str) -> str:

@@ -57,6 +57,11 @@ class Attempt:
         self._open_streams = 0
         self._exit: protocol.Exit | None = None
 
+    @property
+    def waited_s(self) -> float:
+        """How long it has been here without being started."""
+        return self._loop.now() - self._arrived
+
     # -- start ------------------------------------------------------------------------------------
 
     def start(self) -> None:

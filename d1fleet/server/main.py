@@ -31,6 +31,9 @@ _BUSY_BACKLOG = 4 << 20
 """Bytes waiting for the connection above which no more output is read from jobs."""
 
 _SLOT_RETRY_S = 0.01
+_GATHER_AFTER_S = 1.0
+"""An attempt that needs several slots tries this long to find all of them free at once."""
+
 _LEASE_CHECK_S = 0.1
 _TERM_TO_KILL_S = 1.0
 """How long a cancelled make has after SIGTERM to delete its half-written targets."""
@@ -258,8 +261,10 @@ class Server:
             while len(attempt.slots) < weight:
                 slot = slots.take()
                 if slot is None:
-                    # All or none: two builds that each hold half of what they need would wait for ever.
-                    while attempt.slots:
+                    # All or none: two builds that each hold half of what they need would wait for ever. One
+                    # of all on this host may gather them, or smaller jobs would pass it by for ever.
+                    patient = weight == 1 or attempt.waited_s < _GATHER_AFTER_S
+                    while attempt.slots and (patient or not slots.gather()):
                         slots.give(attempt.slots.pop())
                     slots.want(True)
                     if not self._retrying:
@@ -268,6 +273,7 @@ class Server:
                     return
                 attempt.slots.append(slot)
             self._waiting.popleft()
+            slots.end_gathering()
             if not self._waiting:
                 slots.want(False)
             attempt.start()
@@ -292,8 +298,10 @@ class Server:
         below it.
         """
         self._attempts.pop(attempt.id, None)
-        with contextlib.suppress(ValueError):
+        if attempt in self._waiting:
             self._waiting.remove(attempt)
+            if self._slots is not None:
+                self._slots.end_gathering()
         self.send(message)
         if attempt.supervisor is not None:
             if attempt.cancelled and attempt.left:
@@ -332,6 +340,7 @@ class Server:
                 memory_available_bytes=load.memory_available_bytes,
                 load_1min=round(load.load_1min, 2),
                 running=len(self._attempts) - len(self._waiting),
+                waited_s=round(self._waiting[0].waited_s, 1) if self._waiting else 0.0,
                 tokens=self._slots.held if self._slots is not None else 0,
             )
         )

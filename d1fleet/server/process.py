@@ -90,11 +90,31 @@ def wait_for(pid: int, limit_s: float) -> None:
             time.sleep(0.01)
 
 
-def reap_orphans(spare: Collection[int]) -> None:
-    """Take note of the ends of children that are none of `spare`."""
-    for pid in children(os.getpid()):
-        if pid not in spare:
-            reap(pid)
+def reap_orphans(ended: Collection[int], spare: Collection[int]) -> set[int]:
+    """Take note of the ends of children that had `ended` at the last look already, and are none of `spare`.
+
+    Who has started a child himself waits for it at once; to take its status away would tell him a lie.
+
+    Returns:
+        The children that have ended and are there still: for the next look.
+    """
+    found = {pid for pid in children(os.getpid()) if pid not in spare and _has_ended(pid)}
+    for pid in found.intersection(ended):
+        reap(pid)
+    return found - set(ended)
+
+
+def _has_ended(pid: int) -> bool:
+    return state(pid) == "Z"
+
+
+def state(pid: int) -> str:
+    """The letter of proc(5): R, S, D, T, Z ...; empty when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0].decode()
+    except (OSError, IndexError):
+        return ""
 
 
 def kill_descendants(

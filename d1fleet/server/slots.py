@@ -1,8 +1,9 @@
 """Slots of a host: locks in files, which builds and users share, and the kernel drops when a holder dies.
 
 `slot.N` is held by who has an exclusive flock(2) on it, and says the holder's uid. A lock on `wait.UID` says
-that this user wants a slot; to look whether there is one is a shared lock for a moment. Both keep honest
-users from each other's way; they are no defence against a user who locks what he does not use.
+that this user wants a slot; to look whether there is one is a shared lock for a moment. Who has locked
+`gather` may keep some slots while it waits for more. All keep honest users from each other's way; they are no
+defence against a user who locks what he does not use.
 
 The folder may be writable by all (sticky, like /tmp): nothing in it is followed, created over or trusted
 unless it is a plain file with one name.
@@ -48,6 +49,7 @@ class SlotLocks:
         self._held: set[int] = set()
         self._wanting = False
         self._wait_fd = -1
+        self._gather_fd = -1
         try:
             self._folder = os.open(directory, _OPEN_FOLDER)
         except OSError as error:
@@ -109,9 +111,26 @@ class SlotLocks:
             os.close(self._wait_fd)
             self._wait_fd = -1
 
+    def gather(self) -> bool:
+        """Whether this process is the one on this host that may keep some slots while it waits for more."""
+        if self._gather_fd < 0:
+            fd = self._open("gather")
+            if fd >= 0 and _try_lock(fd, fcntl.LOCK_EX) and self._is_named(fd, "gather"):
+                self._gather_fd = fd
+            elif fd >= 0:
+                os.close(fd)
+        return self._gather_fd >= 0
+
+    def end_gathering(self) -> None:
+        """It has what it needs, or needs it no more."""
+        if self._gather_fd >= 0:
+            os.close(self._gather_fd)
+            self._gather_fd = -1
+
     def close(self) -> None:
         """Give everything back. Does nothing the second time."""
         self.want(False)
+        self.end_gathering()
         for index in list(self._held):
             self.give(index)
         for fd in self._fds.values():

@@ -216,6 +216,7 @@ class _Child:
             signal.signal(number, signal.SIG_IGN)
         process.become_subreaper()
         process.die_with_parent(signal.SIGTERM)
+        self._server = server
         self._orphaned = os.getppid() != server
 
     def serve(self) -> None:
@@ -237,6 +238,8 @@ class _Child:
             if self._until and Loop.now() >= self._until:
                 if process.children(os.getpid()):
                     process.kill_descendants()
+                    if process.state(self._server) == "T":
+                        process.send(self._server, signal.SIGKILL)  # or it would keep its slots
                     return
                 self._until = 0.0
         self._end_everything()

@@ -59,6 +59,8 @@ def unpack(data: bytes) -> str:
 
     staging = None
     try:
+        if not os.path.isdir(os.path.expanduser("~")):
+            raise FileNotFoundError("a home that does not exist is not made by us")
         os.makedirs(base, 0o700, exist_ok=True)
         staging = tempfile.mkdtemp(prefix=".new-", dir=base)
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

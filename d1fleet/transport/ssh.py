@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import paramiko
 from paramiko import ssh_exception
@@ -19,7 +19,7 @@ from paramiko import ssh_exception
 from ..errors import ConnectError, LoginError
 from .sshchannel import Link, ParamikoChannel
 from .sshconfig import KnownHosts, SshTarget
-from .ssherrors import BY_HAND, OTHER_TRANSPORT, SSHD, Stage, translate
+from .ssherrors import BY_HAND, SSHD, Stage, translate
 from .sshkeys import Agent, Keyring
 
 CIPHERS = (
@@ -171,22 +171,23 @@ def _offer(transport: paramiko.Transport, target: SshTarget, known: KnownHosts) 
     """What we offer: what ssh's configuration allows, the kinds of host key that are known first."""
     options = transport.get_security_options()
 
-    def allowed(keyword: str, wanted: Iterator[str]) -> list[str]:
-        allow = target.algorithms.get(keyword)
+    def allowed(keyword: str, wanted: Sequence[str]) -> list[str]:
+        allow = target.algorithms.get(keyword.lower())
         chosen = [name for name in wanted if allow is None or name in allow]
         if not chosen:
             raise ConnectError(
-                f"ssh's configuration allows {keyword} for {target.place} that paramiko does not have",
-                OTHER_TRANSPORT,
+                f"ssh's configuration allows only {keyword} for {target.place} that paramiko does not have",
+                f"add one of these to {keyword} there, or name another configuration by --ssh-config FILE: "
+                f"{', '.join(wanted)}",
             )
         return chosen
 
-    options.ciphers = allowed("ciphers", (name for name in CIPHERS if name in options.ciphers))
-    options.digests = allowed("macs", iter(options.digests))
-    options.kex = allowed("kexalgorithms", iter(options.kex))
+    options.ciphers = allowed("Ciphers", [name for name in CIPHERS if name in options.ciphers])
+    options.digests = allowed("MACs", options.digests)
+    options.kex = allowed("KexAlgorithms", options.kex)
     # A host with several keys is not taken for a changed one: sorted() keeps the order within each half.
     kinds = sorted(options.key_types, key=lambda name: _kind_of(name) not in known.kinds)
-    options.key_types = allowed("hostkeyalgorithms", iter(kinds))
+    options.key_types = allowed("HostKeyAlgorithms", kinds)
 
 
 def _kind_of(algorithm: str) -> str:
@@ -238,7 +239,10 @@ def _refused(target: SshTarget, keys: Keyring, tried: list[str]) -> LoginError:
         [f"locked by a passphrase, and not in the agent: {', '.join(keys.locked)}"] if keys.locked else []
     )
     parts += [f"of no use: {'; '.join(keys.unusable)}"] if keys.unusable else []
-    text = "; ".join(parts) or "there is no key to try, in files or in an agent"
+    parts = parts or ["there is no key to try, in files or in an agent"]
+    others = target.other_logins
+    parts += [f"not tried, as d1fleet logs in by keys alone: {', '.join(others)}"] if others else []
+    text = "; ".join(parts)
     if keys.locked:
         agent = "" if os.environ.get("SSH_AUTH_SOCK") else "eval $(ssh-agent); "
         mend = f"unlock it: {agent}ssh-add {keys.locked[0]}"

@@ -19,7 +19,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..errors import HostKeyError, InventoryError, ToolError, UsageError
+from ..errors import ConnectError, HostKeyError, InventoryError, ToolError, UsageError
 from ..model import Host
 
 ANSWER_TIMEOUT_S = 20.0
@@ -63,8 +63,8 @@ class SshTarget:
     """argv of a program whose stdin and stdout are the connection; empty for TCP."""
     algorithms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What ssh would offer, by ssh_config keyword in lower case; a missing keyword restricts nothing."""
-    needs_openssh: tuple[str, ...] = ()
-    """Settings of this host that only OpenSSH's client follows."""
+    other_logins: tuple[str, ...] = ()
+    """Ways to log in that ssh would try beside keys, by ssh_config keyword; there are none here."""
 
     @property
     def place(self) -> str:
@@ -83,6 +83,7 @@ def resolve(host: Host, *, config_file: str | None = None, extra: Sequence[str] 
         ToolError: there is no ssh on this machine.
         InventoryError: the name could be taken for an option, or not be put into the ProxyCommand.
         UsageError: ssh cannot read its configuration or `extra`.
+        ConnectError: they ask for what only ssh itself can do.
     """
     name = host.address or host.name
     for word in (name, host.user or ""):
@@ -175,6 +176,7 @@ def _target(
         for keyword in ("ciphers", "macs", "kexalgorithms", "hostkeyalgorithms")
         if one(keyword)
     }
+    _refuse_what_only_ssh_does(alias, settings, identities, path)
     return SshTarget(
         name=host.name,
         alias=alias,
@@ -196,7 +198,7 @@ def _target(
         alive_interval_s=int(one("serveraliveinterval", "0")),
         proxy=_proxy(one("proxyjump"), one("proxycommand"), tokens, config),
         algorithms=algorithms,
-        needs_openssh=tuple(_needs_openssh(settings, identities)),
+        other_logins=tuple(_other_logins(settings)),
     )
 
 
@@ -278,35 +280,83 @@ def _host_and_port(place: str) -> tuple[str, str]:
     return (place, "") if ":" in port else (host, port)
 
 
-_ONLY_OPENSSH = {
-    "certificatefile": "CertificateFile",
-    "pkcs11provider": "PKCS11Provider",
-    "revokedhostkeys": "RevokedHostKeys",
-    "knownhostscommand": "KnownHostsCommand",
-    "bindaddress": "BindAddress",
-    "bindinterface": "BindInterface",
+_INSTEAD = {
+    "RevokedHostKeys": "mark those keys @revoked in known_hosts",
+    "KnownHostsCommand": "put the keys that it prints into known_hosts",
+    "CertificateFile": "name the certificate FILE-cert.pub, beside its IdentityFile FILE",
+    "PKCS11Provider": "load it into an agent (ssh-add -s)",
+    "BindAddress": "use a ProxyCommand (nc -s ADDRESS %h %p)",
+    "BindInterface": "use a ProxyCommand (socat - TCP:%h:%p,so-bindtodevice=INTERFACE)",
+    "ProxyUseFdpass": "use a ProxyCommand that passes the data on itself",
+    "PubkeyAuthentication": "allow it, d1fleet logs in by keys alone",
+    "PreferredAuthentications": "name publickey there too, d1fleet logs in by keys alone",
 }
-"""Settings that matter when they have any value but none."""
+"""What paramiko would ignore, so that a host is let pass or a login made that was not asked for; and what a
+user can do instead.
 
-_ONLY_OPENSSH_WHEN_ON = {
-    "canonicalizehostname": "CanonicalizeHostname",
-    "hostbasedauthentication": "HostbasedAuthentication",
-    "proxyusefdpass": "ProxyUseFdpass",
-}
+What is not here does no harm: `ssh -G` has followed it already (CanonicalizeHostname), or we are stricter
+(StrictHostKeyChecking, VerifyHostKeyDNS), or it is a further way to log in, missed only by who has no key:
+Debian has GSSAPIAuthentication on for everybody, and id_ed25519_sk is among ssh's own IdentityFiles.
+"""
 
 
-def _needs_openssh(settings: dict[str, list[str]], identities: list[str]) -> list[str]:
-    def is_on(keyword: str) -> bool:
-        return settings.get(keyword, ["no"])[0] not in ("no", "false", "none")
+def _refuse_what_only_ssh_does(
+    alias: str, settings: dict[str, list[str]], identities: list[str], path: Callable[[str], str]
+) -> None:
+    lost = _only_ssh_does(settings, identities, path)
+    if lost:
+        names = list(dict.fromkeys(name for name, _ in lost))
+        said = ", ".join(f"{name} {value}" for name, value in lost)
+        raise ConnectError(
+            f"ssh's configuration or options for {alias} have what d1fleet cannot follow: {said}",
+            f"{'; '.join(_INSTEAD[name] for name in names)}; then take {', '.join(names)} out of them "
+            "for this host, or name another configuration by --ssh-config FILE",
+        )
 
-    names = [name for keyword, name in _ONLY_OPENSSH.items() if settings.get(keyword, ["none"])[0] != "none"]
-    names += [name for keyword, name in _ONLY_OPENSSH_WHEN_ON.items() if is_on(keyword)]
+
+def _only_ssh_does(
+    settings: dict[str, list[str]], identities: list[str], path: Callable[[str], str]
+) -> list[tuple[str, str]]:
+    """Keywords of `_INSTEAD` that are set, with their values."""
+
+    def value(name: str) -> str:
+        return settings.get(name.lower(), ["none"])[0]
+
+    lost = [(name, value(name)) for name in ("RevokedHostKeys", "KnownHostsCommand") if value(name) != "none"]
+    # Our keys' certificates are found where they usually are; ssh too passes over a file that is not there.
+    found = [key for key in identities if os.path.exists(key) or os.path.exists(f"{key}.pub")]
+    for text in settings.get("certificatefile", []):
+        file = path(text)
+        if text != "none" and os.path.exists(file) and file not in [f"{key}-cert.pub" for key in found]:
+            lost.append(("CertificateFile", text))
+    provider = path(value("PKCS11Provider"))
+    if provider != "none" and (os.path.exists(provider) or not os.path.isabs(provider)):
+        lost.append(("PKCS11Provider", provider))
+    # Through a proxy, ssh itself opens no socket.
+    jump, command = value("ProxyJump") != "none", value("ProxyCommand") != "none"
+    if not jump and not command:
+        lost += [(name, value(name)) for name in ("BindAddress", "BindInterface") if value(name) != "none"]
+    elif not jump and _is_on(settings, "proxyusefdpass"):
+        lost.append(("ProxyUseFdpass", "yes"))
+    if value("PubkeyAuthentication") in ("no", "false"):
+        lost.append(("PubkeyAuthentication", "no"))
+    preferred = settings.get("preferredauthentications", ["publickey"])[0]
+    if "publickey" not in preferred.split(","):
+        lost.append(("PreferredAuthentications", preferred))
+    return lost
+
+
+def _is_on(settings: dict[str, list[str]], keyword: str) -> bool:
+    return settings.get(keyword, ["no"])[0] not in ("no", "false", "none")
+
+
+def _other_logins(settings: dict[str, list[str]]) -> list[str]:
+    names = ["HostbasedAuthentication"] if _is_on(settings, "hostbasedauthentication") else []
     # Debian's configuration has it on for everybody; it matters to who has a ticket.
-    if is_on("gssapiauthentication") and (
+    if _is_on(settings, "gssapiauthentication") and (
         "KRB5CCNAME" in os.environ or os.path.exists(f"/tmp/krb5cc_{os.getuid()}")
     ):
         names.append("GSSAPIAuthentication")
-    names += [f"IdentityFile {path}" for path in identities if path.endswith("_sk") and os.path.exists(path)]
     return names
 
 
@@ -396,7 +446,8 @@ class KnownHosts:
         if any(key.marker == "CA" for key in self._keys):
             raise HostKeyError(
                 f"the host key of {self.name} is known by a certificate authority alone: {shown}",
-                f"set d1fleet_transport to openssh, which checks certificates; or {self._add()}",
+                f"add the host's own key: {self._login_without_certificate(kind)}, and answer yes if the "
+                "fingerprint is the host's",
             )
         raise HostKeyError(
             f"the host key of {self.name} is not known here: {shown}",
@@ -406,6 +457,11 @@ class KnownHosts:
     def _add(self) -> str:
         target = self._target
         return f"log in once by hand and answer yes if it is the host's own: {target.login_by_hand}"
+
+    def _login_without_certificate(self, kind: str) -> str:
+        """ssh asks only for a key that no authority has signed."""
+        plain = "rsa-sha2-512,rsa-sha2-256" if kind == "ssh-rsa" else kind
+        return f"ssh -o HostKeyAlgorithms={plain}{self._target.login_by_hand.removeprefix('ssh')}"
 
 
 def _parse_found(text: str, path: str) -> list[KnownKey]:

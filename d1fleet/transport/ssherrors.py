@@ -30,8 +30,11 @@ _BY_STAGE: dict[Stage, type[HostError]] = {
 
 _UP = "is the host up, and is its address right?"
 SSHD = "is sshd running there, and is the port right?"
-OTHER_TRANSPORT = "set d1fleet_transport to openssh for this host"
 BY_HAND = "try it by hand: {login}"
+_ALLOW_MORE = (
+    "allow more KexAlgorithms, HostKeyAlgorithms, Ciphers or MACs, in its sshd_config or "
+    "in ssh's configuration for this host"
+)
 
 TRANSLATION: dict[type[BaseException], tuple[type[HostError] | None, str, str]] = {
     socket.gaierror: (
@@ -52,7 +55,11 @@ TRANSLATION: dict[type[BaseException], tuple[type[HostError] | None, str, str]] 
         "it takes no keys ({error})",
         "allow PubkeyAuthentication there",
     ),
-    ssh_exception.PartialAuthentication: (LoginError, "a key alone does not do ({error})", OTHER_TRANSPORT),
+    ssh_exception.PartialAuthentication: (
+        LoginError,
+        "a key alone does not do ({error})",
+        "let a key alone do for this user: AuthenticationMethods in its sshd_config",
+    ),
     ssh_exception.UnableToAuthenticate: (LoginError, "{error}", BY_HAND),
     ssh_exception.BadHostKeyException: (HostKeyError, "its host key differs", BY_HAND),
     ssh_exception.ChannelException: (
@@ -60,13 +67,21 @@ TRANSLATION: dict[type[BaseException], tuple[type[HostError] | None, str, str]] 
         "it opens no session ({error})",
         "look at MaxSessions and ForceCommand in its sshd_config",
     ),
-    ssh_exception.IncompatiblePeer: (ConnectError, "{error}", OTHER_TRANSPORT),
-    ssh_exception.MessageOrderError: (ConnectError, "{error}", OTHER_TRANSPORT),
+    ssh_exception.IncompatiblePeer: (ConnectError, "{error}", _ALLOW_MORE),
+    ssh_exception.MessageOrderError: (
+        ConnectError,
+        "{error}",
+        f"somebody may stand between you and the host; {BY_HAND}",
+    ),
     ssh_exception.ProxyCommandFailure: (ConnectError, "the ProxyCommand failed", BY_HAND),
-    ssh_exception.CouldNotCanonicalize: (ConnectError, "{error}", OTHER_TRANSPORT),
-    ssh_exception.ConfigParseError: (ConnectError, "{error}", OTHER_TRANSPORT),
+    ssh_exception.CouldNotCanonicalize: (ConnectError, "{error}", BY_HAND),
+    ssh_exception.ConfigParseError: (ConnectError, "{error}", BY_HAND),
     ssh_exception.SSHException: (None, "{error}", BY_HAND),
-    UnknownKeyType: (None, "a kind of key that paramiko does not know", OTHER_TRANSPORT),
+    UnknownKeyType: (
+        None,
+        "a kind of key that paramiko does not know",
+        "name an ed25519, ecdsa or rsa key: IdentityFile in ssh's configuration for this host",
+    ),
     Exception: (None, "{error}", BY_HAND),
 }
 """What paramiko and the socket raise, by class; None: the stage decides. The nearest base class counts."""

@@ -194,16 +194,15 @@ def _logins(build: Build) -> list[int]:
 @pytest.mark.parametrize("transport", ["pipes", "ssh"])
 def test_frozen_server(new_fleet: NewFleet, transport: str, manner: str, times: Times) -> None:
     """A stopped server: its host is given up, the other one's job goes on, nothing is left after the thaw."""
-    with (
-        Scene(manner) as scene,
-        Terminal() as terminal,
-        Build.on(new_fleet(transport, times), scene, terminal) as build,
-    ):
+    build_fleet = new_fleet(transport, times)
+    with Scene(manner) as scene, Terminal() as terminal, Build.on(build_fleet, scene, terminal) as build:
         server = build.server("one")
         os.kill(server, signal.SIGSTOP)
         try:
             _wait_until_lost(build, times)
             _still_counts(scene, "two")
+            # Its slot is not kept by a server that cannot give it back.
+            assert _soon(lambda: len(build_fleet.slots_held()) == 1), build_fleet.slots_held()
             scene.release("two")
             assert build.wait(times.lease_s + AFTER_LEASE_S) == LOST, scene.report()
         finally:
@@ -253,6 +252,27 @@ def test_ctrl_c_while_a_lost_host_is_waited_for(new_fleet: NewFleet, presses: in
             terminal.wait_for("^C")
         assert build.wait(times.lease_s + AFTER_LEASE_S if presses == 1 else 20) in (-signal.SIGINT, RACE)
         assert ("may still run there" in build.stderr) == (presses == 2), build.stderr
+        build.wait_until_gone(AFTER_LEASE_S)
+
+
+def test_a_signal_to_the_shim_of_a_lost_job_is_no_answer_yet(new_fleet: NewFleet) -> None:
+    """As by timeout(1): the recipe goes on when make has its answer, and may start the next writer."""
+    times = Times(lease_s=60.0, grace_s=5.0, heartbeat_s=1.0)
+    with (
+        Scene("meek") as scene,
+        Terminal() as terminal,
+        Build.on(new_fleet("pipes", times), scene, terminal) as build,
+    ):
+        os.kill(build.server("one"), signal.SIGKILL)
+        assert _soon(lambda: "made by two" in build.stderr), build.stderr
+        (shim,) = [pid for pid in build.shims if proc.words(pid)[-1] == "one"]
+        os.kill(shim, signal.SIGTERM)
+        time.sleep(1.0)
+        assert proc.runs(shim), scene.report()
+        for _ in range(2):
+            terminal.press("\x03")
+            terminal.wait_for("^C")
+        build.wait(20)
         build.wait_until_gone(AFTER_LEASE_S)
 
 

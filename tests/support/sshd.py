@@ -135,8 +135,12 @@ class LoopbackSshd:
 
     def sessions(self) -> list[psutil.Process]:
         """The sshd processes that serve a login now."""
-        below = [child for pid in self.pids for child in _descendants(pid)]
-        return [process for process in below if process.name().startswith("sshd")]
+        found = []
+        for process in (child for pid in self.pids for child in _descendants(pid)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.name().startswith("sshd"):
+                    found.append(process)
+        return found
 
     def accepted_logins(self) -> int:
         """How many logins all servers have accepted since the start."""

@@ -110,3 +110,38 @@ def test_frames_that_come_with_the_last_line_of_the_start_talk(watched: Watched)
     sent = bytes(watched.channel.sent).split(b"\n", 1)[1]
     assert list(Decoder("coordinator").feed(sent)) == [protocol.Welcome(build="b"), protocol.Grant(seq=1)]
     watched.finish()
+
+
+def given(watched: Watched) -> None:
+    """The host is up and has a job."""
+    watched.up()
+    watched.link.send(protocol.Run(2))
+
+
+def until(watched: Watched) -> float:
+    """How long after its last lease the host is waited for, at a time when it was given up."""
+    return watched.link.runs_until(0.0, grace_s=3.0) - watched.link._granted_at
+
+
+def test_a_lost_host_runs_until_its_lease_and_the_grace_are_over(watched: Watched) -> None:
+    given(watched)
+    watched.channel.say(encode(protocol.Beat(seq=1)))
+    assert watched.link.runs_until(5.0, 3.0) == 5.0  # it is there still
+    watched.finish()
+    assert until(watched) == protocol.Welcome().lease_s + 3.0
+    late = watched.link._granted_at + 1000.0
+    assert watched.link.runs_until(late, 3.0) == late
+
+
+def test_a_lost_host_that_has_told_the_end_of_all_runs_nothing(watched: Watched) -> None:
+    given(watched)
+    watched.channel.say(encode(protocol.Exit(2)))
+    watched.finish()
+    assert watched.link.runs_until(5.0, 3.0) == 5.0
+
+
+def test_what_outlived_its_job_runs_on_with_a_lost_host(watched: Watched) -> None:
+    given(watched)
+    watched.channel.say(encode(protocol.Exit(2, left=1)))
+    watched.finish()
+    assert until(watched) == protocol.Welcome().lease_s + 3.0

@@ -166,3 +166,18 @@ def test_another_users_process_is_none_of_our_business() -> None:
     assert psutil.Process(other.pid).status() != psutil.STATUS_ZOMBIE
     other.kill()
     other.wait()
+
+
+def test_orphans_are_reaped_at_the_second_look() -> None:
+    """Who started a child himself has the time between to take its status."""
+    text = """
+    process.become_subreaper()
+    children = [subprocess.Popen(["true"]) for _ in range(2)]
+    while [process.state(child.pid) for child in children] != ["Z", "Z"]:
+        time.sleep(0.01)
+    first = process.reap_orphans(set(), spare=set())
+    print(first == {child.pid for child in children}, children[0].wait())
+    second = process.reap_orphans(first, spare=set())
+    print(second, process.state(children[1].pid) == "")
+    """
+    assert _run(text) == "True 0\nset() True"

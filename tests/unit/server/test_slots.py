@@ -450,3 +450,16 @@ def test_the_folder_of_all_users_must_be_roots(bases: Path, monkeypatch: pytest.
     if os.geteuid() == 0:
         os.chown(system, 1, 1)
     assert choose(bases) != str(system)
+
+
+def test_one_of_all_may_gather(tmp_path: Path) -> None:
+    with contextlib.closing(SlotLocks(str(tmp_path), 2)) as one:
+        with contextlib.closing(SlotLocks(str(tmp_path), 2)) as other:
+            assert other.gather() and other.gather()
+            assert not one.gather()
+            other.end_gathering()
+            assert one.gather()
+            assert not other.gather()
+            one.end_gathering()
+            assert other.gather()
+        assert one.gather(), "who has ended gathers no more"

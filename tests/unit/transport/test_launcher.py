@@ -274,9 +274,10 @@ def test_a_home_that_cannot_be_written(home: Path) -> None:
 
 
 def test_a_home_that_does_not_exist(home: Path) -> None:
-    (home / "file").touch()
-    with start("/bin/sh", home / "file" / "below") as one:
+    """It is not made, either: that is an administrator's decision."""
+    with start("/bin/sh", home / "absent") as one:
         runs_from_memory(one, home)
+    assert not (home / "absent").exists()
 
 
 def mounted(home: Path, options: str) -> list[str]:

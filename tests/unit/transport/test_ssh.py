@@ -25,6 +25,7 @@ import psutil
 import pytest
 from paramiko import ssh_exception
 
+from d1fleet.connect import connector
 from d1fleet.errors import ConnectError, HostError, HostKeyError, LoginError, ServerStartError
 from d1fleet.loop import Loop
 from d1fleet.model import Host
@@ -230,7 +231,8 @@ def test_the_fast_cipher_is_agreed(target: SshTarget) -> None:
 @pytest.mark.sshd
 def test_a_configuration_without_common_ciphers_is_said(target: SshTarget) -> None:
     only = dataclasses.replace(target, algorithms={"ciphers": ("chacha20-poly1305@openssh.com",)})
-    assert "ciphers" in str(refused(only, ConnectError))
+    error = refused(only, ConnectError)
+    assert "Ciphers" in error.message and "to Ciphers" in error.mend and "aes128-gcm" in error.mend
 
 
 # The end, and close().
@@ -392,10 +394,28 @@ def test_a_revoked_key_is_refused_though_it_is_known(target: SshTarget, known_ho
 
 
 @pytest.mark.sshd
+def test_a_host_whose_key_a_file_revokes_is_not_even_connected_to(sshd: LoopbackSshd, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(f"RevokedHostKeys {sshd.folder}/host_key0.pub\n{sshd.ssh_config.read_text()}")
+    by_ssh = subprocess.run(["ssh", "-F", config, "a", "true"], capture_output=True, text=True, check=False)
+    assert by_ssh.returncode == 255 and "revoked" in by_ssh.stderr.lower()
+    seen = sshd.count("Connection from")
+    with pytest.raises(ConnectError, match=r"for a have .* RevokedHostKeys /"):
+        connector(str(config), (), TIMEOUT_S)(Host("a"))
+    assert sshd.count("Connection from") == seen
+
+
+@pytest.mark.sshd
 def test_an_authority_alone_is_no_known_key(target: SshTarget, tmp_path: Path, known_hosts: Path) -> None:
     known_hosts.write_text(f"@cert-authority * {other_key(tmp_path)}\n")
     error = refused(with_file(target, known_hosts), HostKeyError)
-    assert "authority" in error.message and "openssh" in error.mend
+    assert "authority" in error.message
+    by_hand = re.search(r"ssh (-o HostKeyAlgorithms=ssh-ed25519 .*), and", error.mend)
+    assert by_hand is not None
+    # What it says does mend it, but that nobody answers yes here.
+    options = ["-o", "StrictHostKeyChecking=accept-new", "-o", f"UserKnownHostsFile={known_hosts}"]
+    subprocess.run(["ssh", *options, *shlex.split(by_hand[1]), "true"], check=True, capture_output=True)
+    run_cat(with_file(target, known_hosts))
 
 
 @pytest.mark.sshd
@@ -485,6 +505,17 @@ def test_a_file_that_is_no_key_is_named(target: SshTarget, tmp_path: Path) -> No
 @pytest.mark.sshd
 def test_without_any_key_that_is_said(target: SshTarget, tmp_path: Path) -> None:
     assert "no key to try" in refused(with_keys(target, tmp_path / "none"), LoginError).message
+
+
+@pytest.mark.sshd
+def test_ways_to_log_in_that_ssh_has_beside_keys_are_named_when_no_key_does(
+    target: SshTarget, tmp_path: Path
+) -> None:
+    other = dataclasses.replace(
+        with_keys(target, tmp_path / "none"), other_logins=("HostbasedAuthentication",)
+    )
+    message = refused(other, LoginError).message
+    assert "no key to try" in message and "by keys alone: HostbasedAuthentication" in message
 
 
 @pytest.mark.sshd
@@ -668,9 +699,11 @@ def test_a_host_that_freezes_after_the_login_does_not_hold_us(
 
     def then_freeze(*arguments: object) -> object:
         done = real(*arguments)
-        frozen.update(set(sshd.sessions()) - before)
-        for process in frozen:
-            process.suspend()
+        for process in set(sshd.sessions()) - before:
+            # sshd's process for the time before the login is just going.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
+                frozen.add(process)
         return done
 
     monkeypatch.setattr(ssh, step, then_freeze)
@@ -678,7 +711,8 @@ def test_a_host_that_freezes_after_the_login_does_not_hold_us(
         error = refused(target, ServerStartError, timeout_s=3.0)
     finally:
         for process in frozen:
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
     assert frozen and "no answer in time" in error.message
 
 
@@ -701,7 +735,6 @@ def test_a_proxy_command_carries_the_connection(sshd: LoopbackSshd, tmp_path: Pa
     proxy = f"{shlex.quote(sys.executable)} {shlex.quote(str(relay))} %h %p"
     config.write_text(f"Host a\n  ProxyCommand {proxy}\n" + sshd.ssh_config.read_text())
     target = resolve(Host("a"), config_file=str(config))
-    assert target.needs_openssh == ()
     block = b"x" * (3 << 20)
     with talk(target, "cat") as one:
         one.channel.send(block)
@@ -774,6 +807,10 @@ def test_each_becomes_one_of_ours_by_class_or_by_stage(
     assert type(ours) is (kind or ssherrors._BY_STAGE[stage])
     assert "127.0.0.1 port 1" in ours.message
     assert ours.mend and "{" not in str(ours)
+
+
+def test_no_mend_names_a_transport_that_does_not_exist() -> None:
+    assert [mend for _, _, mend in ssherrors.TRANSLATION.values() if "transport" in mend] == []
 
 
 def test_what_a_host_says_is_printed_without_control_characters() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from d1fleet.errors import HostKeyError, InventoryError, ToolError, UsageError
+from d1fleet.errors import ConnectError, HostKeyError, InventoryError, ToolError, UsageError
 from d1fleet.model import Host
 from d1fleet.transport import sshconfig
 from d1fleet.transport.sshconfig import KnownHosts, SshTarget, fingerprint, resolve
@@ -55,7 +55,7 @@ def test_what_ssh_says_is_taken(config: Config, tmp_path: Path) -> None:
     assert target.algorithms["ciphers"] == ("aes256-ctr",)
     assert target.user_known_hosts == (f"{tmp_path}/one", f"{tmp_path}/two")
     assert target.global_known_hosts == ()
-    assert target.needs_openssh == () and target.proxy == ()
+    assert target.proxy == ()
 
 
 def test_defaults(config: Config) -> None:
@@ -150,35 +150,120 @@ def test_a_user_that_a_shell_would_misread_is_kept_out_of_a_proxy_command(config
 
 
 @pytest.mark.parametrize(
-    ("line", "name"),
+    ("text", "said"),
     [
-        ("CertificateFile /c", "CertificateFile"),
-        ("PKCS11Provider /p.so", "PKCS11Provider"),
-        ("RevokedHostKeys /r", "RevokedHostKeys"),
-        ("KnownHostsCommand /bin/true", "KnownHostsCommand"),
-        ("BindAddress 192.0.2.1", "BindAddress"),
-        ("CanonicalizeHostname yes", "CanonicalizeHostname"),
-        ("HostbasedAuthentication yes", "HostbasedAuthentication"),
+        ("RevokedHostKeys /r", "RevokedHostKeys /r"),
+        ("KnownHostsCommand /bin/true", "KnownHostsCommand /bin/true"),
+        ("CertificateFile none\n CertificateFile {0}/there", "CertificateFile {0}/there"),
+        (
+            "CertificateFile {0}/lonely-cert.pub\n IdentityFile {0}/lonely",
+            "CertificateFile {0}/lonely-cert.pub",
+        ),
+        ("PKCS11Provider {0}/there", "PKCS11Provider {0}/there"),
+        ("PKCS11Provider searched.so", "PKCS11Provider searched.so"),
+        ("BindAddress 192.0.2.1", "BindAddress 192.0.2.1"),
+        ("BindInterface eth7", "BindInterface eth7"),
+        ("ProxyCommand relay %h\n ProxyUseFdpass yes", "ProxyUseFdpass yes"),
+        ("PubkeyAuthentication no", "PubkeyAuthentication no"),
+        ("PreferredAuthentications password,hostbased", "PreferredAuthentications password,hostbased"),
+        ("BindAddress ::1\n RevokedHostKeys /r", "RevokedHostKeys /r, BindAddress ::1"),
     ],
 )
-def test_what_only_openssh_can_do_is_named(config: Config, line: str, name: str) -> None:
-    assert config.resolve(f"Host h\n {line}\n").needs_openssh == (name,)
+def test_a_host_that_asks_for_what_only_ssh_does_is_refused(
+    config: Config, tmp_path: Path, text: str, said: str
+) -> None:
+    for name in ("there", "lonely-cert.pub"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(ConnectError) as caught:
+        config.resolve(f"Host h\n {text.format(tmp_path)}\n")
+    assert caught.value.message.endswith(f"for h have what d1fleet cannot follow: {said.format(tmp_path)}")
+    for word in said.split(", "):
+        assert f" {word.split()[0]}" in caught.value.mend
+    assert "--ssh-config" in caught.value.mend
+    config.resolve(f"Host other\n {text.format(tmp_path)}\n")
 
 
-def test_gssapi_matters_to_who_has_a_ticket(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_option_is_refused_like_the_configuration(config: Config) -> None:
+    with pytest.raises(ConnectError, match=r"BindAddress 192\.0\.2\.1"):
+        config.resolve("", None, ("-b", "192.0.2.1"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RevokedHostKeys none\n KnownHostsCommand none\n PKCS11Provider none\n CertificateFile none",
+        "CertificateFile {0}/missing",
+        "PKCS11Provider {0}/missing.so",
+        # sshkeys.py takes it by itself.
+        "IdentityFile {0}/key\n CertificateFile {0}/key-cert.pub",
+        "IdentityFile {0}/%n_key\n CertificateFile {0}/%n_key-cert.pub",
+        # Whoever opens the socket, it is not ssh.
+        "ProxyJump gate\n BindAddress 192.0.2.1\n BindInterface eth7\n ProxyUseFdpass yes",
+        "ProxyCommand relay %h\n BindAddress 192.0.2.1",
+        "ProxyUseFdpass yes",
+        "PreferredAuthentications gssapi-with-mic,publickey",
+        "PubkeyAuthentication unbound",
+        # Further ways to log in: a key may do.
+        "HostbasedAuthentication yes\n GSSAPIAuthentication yes",
+        "IdentityFile {0}/id_ed25519_sk",
+        # ssh -G does it; we are stricter anyway; or it is about what ssh does later.
+        "CanonicalizeHostname yes",
+        "VerifyHostKeyDNS yes\n StrictHostKeyChecking no\n CheckHostIP yes\n UpdateHostKeys yes",
+        "ControlMaster auto\n ControlPath {0}/%C\n ForwardAgent yes\n LocalForward 1 b:2\n Compression yes",
+    ],
+)
+def test_what_does_no_harm_is_not_refused(config: Config, tmp_path: Path, text: str) -> None:
+    for name in ("key", "key-cert.pub", "h_key.pub", "h_key-cert.pub", "id_ed25519_sk"):
+        (tmp_path / name).write_text("")
+    assert config.resolve(f"Host h\n {text.format(tmp_path)}\n").alias == "h"
+
+
+DEBIAN_12 = "Host *\n SendEnv LANG LC_*\n HashKnownHosts yes\n GSSAPIAuthentication yes\n"
+DEBIAN_13 = (
+    # 20-systemd-ssh-proxy.conf
+    "Host unix/* vsock/*\n ProxyCommand /usr/lib/systemd/systemd-ssh-proxy %h %p\n"
+    " ProxyUseFdpass yes\n CheckHostIP no\n"
+    "Host .host\n ProxyCommand /usr/lib/systemd/systemd-ssh-proxy unix/run/ssh-unix-local/socket %p\n"
+    " ProxyUseFdpass yes\n CheckHostIP no\n"
+    "Host *\n SendEnv LANG LC_* COLORTERM NO_COLOR\n HashKnownHosts yes\n GSSAPIAuthentication yes\n"
+)
+
+
+@pytest.mark.parametrize("text", ["", DEBIAN_12, DEBIAN_13, None])
+@pytest.mark.parametrize("ticket", [False, True])
+def test_defaults_refuse_no_host(
+    config: Config, monkeypatch: pytest.MonkeyPatch, text: str | None, ticket: bool
+) -> None:
+    monkeypatch.delenv("KRB5CCNAME", raising=False)
+    if ticket:
+        monkeypatch.setenv("KRB5CCNAME", "KEYRING:x")
+    for host in (Host("h"), Host("h.example", user="joe", port=2222), Host("h", address="192.0.2.7")):
+        # None: this machine's own, as it is installed.
+        assert resolve(host) if text is None else config.resolve(text, host)
+
+
+def test_a_canonical_name_is_the_one_that_ssh_finds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # As `ssh -G` answers for CanonicalizeHostname yes: the name that was asked for, and where it leads.
+    fake = tmp_path / "ssh"
+    said = "host h\nhostname h.example\ncanonicalizehostname true\nuser joe\nport 77"
+    fake.write_text(f"#!/bin/sh\necho '{said}'\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    target = resolve(Host("h"))
+    assert (target.alias, target.hostname, target.port) == ("h", "h.example", 77)
+
+
+def test_other_ways_to_log_in_are_kept_for_who_has_no_key(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("KRB5CCNAME", raising=False)
     monkeypatch.setenv("LOGNAME", "joe")
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
     on = "Host h\n GSSAPIAuthentication yes\n"
-    assert config.resolve(on).needs_openssh == ()
+    assert config.resolve(on).other_logins == ()
     monkeypatch.setenv("KRB5CCNAME", "KEYRING:x")
-    assert config.resolve(on).needs_openssh == ("GSSAPIAuthentication",)
-
-
-def test_a_security_key_needs_openssh(config: Config, tmp_path: Path) -> None:
-    (tmp_path / "id_ed25519_sk").write_text("")
-    target = config.resolve(f"Host h\n IdentityFile {tmp_path}/id_ed25519_sk\n")
-    assert target.needs_openssh == (f"IdentityFile {tmp_path}/id_ed25519_sk",)
+    assert config.resolve(on).other_logins == ("GSSAPIAuthentication",)
+    assert config.resolve("HostbasedAuthentication yes\n").other_logins == ("HostbasedAuthentication",)
 
 
 @pytest.mark.parametrize("name", ["-oProxyCommand=touch x", "a b", "a\nb", "", "a\0b"])
