@@ -33,6 +33,10 @@ _BUSY_BACKLOG = 4 << 20
 _SLOT_RETRY_S = 0.01
 _GATHER_AFTER_S = 1.0
 """An attempt that needs several slots tries this long to find all of them free at once."""
+_GATHER_EACH_S = 60.0
+"""It gathers for half of this time, then lets others go on for the other half: what it waits for may itself
+wait for one of them.
+"""
 
 _LEASE_CHECK_S = 0.1
 _TERM_TO_KILL_S = 1.0
@@ -263,8 +267,11 @@ class Server:
                 if slot is None:
                     # All or none: two builds that each hold half of what they need would wait for ever. One
                     # of all on this host may gather them, or smaller jobs would pass it by for ever.
-                    patient = weight == 1 or attempt.waited_s < _GATHER_AFTER_S
-                    while attempt.slots and (patient or not slots.gather()):
+                    turn_s = attempt.waited_s % _GATHER_EACH_S
+                    gathers = weight > 1 and _GATHER_AFTER_S < turn_s < _GATHER_EACH_S / 2 and slots.gather()
+                    if not gathers:
+                        slots.end_gathering()
+                    while attempt.slots and not gathers:
                         slots.give(attempt.slots.pop())
                     slots.want(True)
                     if not self._retrying:

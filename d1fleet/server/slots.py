@@ -2,8 +2,8 @@
 
 `slot.N` is held by who has an exclusive flock(2) on it, and says the holder's uid. A lock on `wait.UID` says
 that this user wants a slot; to look whether there is one is a shared lock for a moment. Who has locked
-`gather` may keep some slots while it waits for more. All keep honest users from each other's way; they are no
-defence against a user who locks what he does not use.
+`gather` may keep some slots while it waits for more, and nobody else takes any. All keep honest users from
+each other's way; they are no defence against a user who locks what he does not use.
 
 The folder may be writable by all (sticky, like /tmp): nothing in it is followed, created over or trusted
 unless it is a plain file with one name.
@@ -50,6 +50,7 @@ class SlotLocks:
         self._wanting = False
         self._wait_fd = -1
         self._gather_fd = -1
+        self._look_fd = -1
         try:
             self._folder = os.open(directory, _OPEN_FOLDER)
         except OSError as error:
@@ -66,12 +67,14 @@ class SlotLocks:
         return len(self._held)
 
     def take(self) -> int | None:
-        """Take a free slot, if there is one, and if it is this user's turn while others wait.
+        """Take a free slot, if there is one, and if it is our turn while others wait.
 
         Raises:
             RuntimeFolderError: the directory was taken away.
         """
         self._mark()
+        if self._others_gather():
+            return None
         # From the top: a build that knows of fewer slots than this one finds the lower ones free.
         for index in range(self.count - 1, -1, -1):
             if index in self._held or not self._lock(index):
@@ -112,7 +115,10 @@ class SlotLocks:
             self._wait_fd = -1
 
     def gather(self) -> bool:
-        """Whether this process is the one on this host that may keep some slots while it waits for more."""
+        """Whether this process is the one on this host that may keep some slots while it waits for more.
+
+        As long as it is, nobody else takes any.
+        """
         if self._gather_fd < 0:
             fd = self._open("gather")
             if fd >= 0 and _try_lock(fd, fcntl.LOCK_EX) and self._is_named(fd, "gather"):
@@ -120,6 +126,21 @@ class SlotLocks:
             elif fd >= 0:
                 os.close(fd)
         return self._gather_fd >= 0
+
+    def _others_gather(self) -> bool:
+        if self._gather_fd >= 0:
+            return False
+        if self._look_fd < 0:
+            self._look_fd = self._open("gather", create=False)
+            if self._look_fd < 0:
+                return False
+        if not _try_lock(self._look_fd, fcntl.LOCK_SH):
+            return True
+        fcntl.flock(self._look_fd, fcntl.LOCK_UN)
+        if not self._is_named(self._look_fd, "gather"):  # somebody cleaned the folder up
+            os.close(self._look_fd)
+            self._look_fd = -1
+        return False
 
     def end_gathering(self) -> None:
         """It has what it needs, or needs it no more."""
@@ -136,6 +157,9 @@ class SlotLocks:
         for fd in self._fds.values():
             os.close(fd)
         self._fds.clear()
+        if self._look_fd >= 0:
+            os.close(self._look_fd)
+            self._look_fd = -1
         if self._folder >= 0:
             os.close(self._folder)
             self._folder = -1

@@ -457,7 +457,10 @@ def test_one_of_all_may_gather(tmp_path: Path) -> None:
         with contextlib.closing(SlotLocks(str(tmp_path), 2)) as other:
             assert other.gather() and other.gather()
             assert not one.gather()
+            assert one.take() is None, "as long as another one gathers, it comes first"
+            assert other.take() is not None
             other.end_gathering()
+            assert one.take() is not None
             assert one.gather()
             assert not other.gather()
             one.end_gathering()
