@@ -45,6 +45,7 @@ lint: $(VENV)/.dev
 	git ls-files -z | xargs -0 awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh( |$$)/ { print FILENAME }' | xargs shellcheck
 
 bench: $(VENV)/.d1fleet
+	@.ci/need test
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
 clean:

@@ -46,6 +46,7 @@ PARTS = (
     Part("kill-events-ssh", ("-m", "", "tests/kill/test_events.py", "-k", "ssh")),
     Part("kill-left", ("-m", "", "tests/kill/test_left.py")),
     Part("kill-stop", ("-m", "", "tests/kill/test_stop.py")),
+    Part("trouble", ("-m", "", "tests/trouble")),
     Part("fuzz", ("-m", "", "tests/fuzz")),
 )
 
