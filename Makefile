@@ -66,7 +66,7 @@ $(VENV)/.dev: $(LOCK)/dev.txt $(VENV)/.d1fleet
 
 $(BIN)/python:
 	@.ci/need demo
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }  # half of one would be taken for a whole one
 
 # With universal markers, so that one lock serves every Python that we support, and without the index's address.
 LOCK_PIP = .cache/lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \

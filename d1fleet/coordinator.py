@@ -55,6 +55,19 @@ later.
 """
 
 
+@dataclass(frozen=True)
+class ShownJob:
+    """A line of the summary."""
+
+    command: str
+    folder: str
+    host: str
+    """Empty for this machine."""
+    seconds: float | None
+    remark: str
+    """How it ended where that was not well, or why it ran here."""
+
+
 @dataclass
 class Counts:
     """What the summary says."""
@@ -71,8 +84,8 @@ class Counts:
     cut_short: int = 0
     """Those that still ran when the top make had ended: it had not waited for them."""
     failed_by_host: Counter[str] = field(default_factory=Counter)
-    jobs: list[tuple[str, str, float]] = field(default_factory=list)
-    """The first of them for the summary: command, host, seconds."""
+    jobs: list[ShownJob] = field(default_factory=list)
+    """The first of all, for the summary."""
 
 
 class Coordinator:
@@ -96,6 +109,7 @@ class Coordinator:
     ) -> None:
         self.loop = loop
         self.policy = policy
+        self._folder = folder
         self.counts = Counts()
         self._record = record
         self._listener = ShimListener(loop, socket_path, self._shim_connected)
@@ -167,7 +181,9 @@ class Coordinator:
 
     def _end_jobs_of(self, link: HostLink, meaning: str) -> None:
         for job in [job for job in self._attempts.values() if job.link is link]:
-            self._job_ended(job, protocol.Exit(job.attempt, infrastructure=protocol.LOST, text=meaning))
+            ran_s = self.loop.now() - job.placed_at
+            lost = protocol.Exit(job.attempt, infrastructure=protocol.LOST, text=meaning, ran_s=ran_s)
+            self._job_ended(job, lost)
         self._dispatch()
         self._check_ended()
 
@@ -419,12 +435,16 @@ class Coordinator:
         infrastructure: str = "",
     ) -> None:
         host = job.link.host.name if job.link is not None and message is not None else None
-        if host is not None:
+        remark = local_reason or infrastructure
+        if host is not None and message is not None:
             self.counts.by_host[host] += 1
-            if message is not None and (message.code or message.signal):
+            remark = _remark(message)
+            if remark:
                 self.counts.failed_by_host[host] += 1
-            if message is not None and len(self.counts.jobs) < SHOWN_JOBS:
-                self.counts.jobs.append((job.words, host, message.ran_s))
+        if len(self.counts.jobs) < SHOWN_JOBS:
+            folder = os.path.relpath(os.fsdecode(job.request.folder), os.fsdecode(self._folder))
+            seconds = message.ran_s if message is not None else None
+            self.counts.jobs.append(ShownJob(job.words, words.plain(folder), host or "", seconds, remark))
         if not self._record.wanted:
             return
         self._record.write(
@@ -434,8 +454,8 @@ class Coordinator:
             argv=job.arguments,
             host=host,
             local_reason=local_reason,
-            exit=message.code if message is not None else None,
-            signal=message.signal if message is not None else None,
+            exit=message.code if message is not None and not message.infrastructure else None,
+            signal=message.signal if message is not None and not message.infrastructure else None,
             infrastructure=message.infrastructure if message is not None else infrastructure,
             asked_s=round(job.asked_at, 4),
             placed_s=round(job.placed_at, 4),
@@ -514,3 +534,12 @@ class Coordinator:
                 self._finish(job, SIGNAL, signal.SIGTERM)
         self.hosts.close()
         self._record.close()
+
+
+def _remark(message: protocol.Exit) -> str:
+    """How it ended, for people; empty when it ended well."""
+    if message.infrastructure:
+        return message.infrastructure
+    if message.signal:
+        return f"signal {message.signal}"
+    return f"exit {message.code}" if message.code else ""

@@ -182,7 +182,7 @@ def _read(paths: Sequence[Path], config: str | None) -> Inventory:
 
 
 _MEND = (
-    f"ask Ansible itself: {os.path.join(os.path.dirname(sys.executable), 'ansible-inventory')} --list -i FILE"
+    f"ask Ansible itself: {os.path.join(os.path.dirname(sys.executable), 'ansible-inventory')} --list -i PATH"
 )
 
 

@@ -60,6 +60,11 @@ _ASSIGNMENT = re.compile(rb"[^ \t#=:]*[ \t]*(?::{1,3}|[+?!])?=")
 _CLOSING = {b"(": b")", b"{": b"}"}
 
 
+def is_long_option(name: bytes) -> bool:
+    """Does make know this, or take it for the beginning of one that it knows? Without the dashes."""
+    return any(known.startswith(name) for known in _LONG)
+
+
 class Option(NamedTuple):
     """One option as make reads it. `name` is its letter, or its long name where it has no letter."""
 

@@ -23,7 +23,7 @@ def show_summary(wanted: bool | None, coordinator: Coordinator) -> None:
     words = []
     if counts.fallback:
         words.append(
-            f"{_count(counts.fallback, 'sub-make')} ran on this machine because no host could take more"
+            f"{_count(counts.fallback, 'sub-make')} ran on this machine because no host could take part"
         )
     if counts.lost:
         words.append(
@@ -56,10 +56,14 @@ def _count(number: int, one: str, many: str = "") -> str:
 def _jobs(coordinator: Coordinator) -> list[str]:
     """Which sub-make ran where."""
     counts = coordinator.counts
-    rows = [("sub-make", "host", "seconds")]
-    rows += [(command, host, f"{ran_s:.2f}") for command, host, ran_s in counts.jobs]
+    if not counts.jobs:
+        return ["there were no sub-makes"]
+    rows = [("sub-make", "in", "host", "seconds", "")]
+    for job in counts.jobs:
+        seconds = f"{job.seconds:.2f}" if job.seconds is not None else ""
+        rows.append((job.command, job.folder, job.host or "this machine", seconds, job.remark))
     lines = _table(rows)
-    more = sum(counts.by_host.values()) - len(counts.jobs)
+    more = sum(counts.by_host.values()) + sum(counts.here.values()) - len(counts.jobs)
     return [*lines, *([f"... and {more} more; --record FILE has all"] if more > 0 else []), ""]
 
 

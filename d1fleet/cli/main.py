@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import click
 from .. import __version__
 from ..errors import D1fleetError, UsageError
 from ..inherited import default_child_signal, fill_closed_streams, forget_coerced_locale
+from ..makeargs import is_long_option
 from ..words import say
 
 _INTERRUPTED = 130
@@ -38,8 +40,10 @@ def split_own(command: click.Command, arguments: Sequence[str]) -> tuple[list[st
     return list(arguments[:at]), rest
 
 
-def _refuse_late_options(command: click.Command, behind: Sequence[str]) -> None:
-    """Options of ours that stand among make's: make would print its usage, and nobody would see why."""
+def _refuse_options(command: click.Command, behind: Sequence[str]) -> None:
+    """Options of ours that stand among make's, or are misspelt: make would print its usage, and nobody would
+    see why.
+    """
     names = {name for parameter in command.params for name in parameter.opts}
     for word in behind:
         if word == "--":
@@ -49,6 +53,12 @@ def _refuse_late_options(command: click.Command, behind: Sequence[str]) -> None:
                 f"{word} stands behind make's first argument",
                 "options of d1fleet come first, make's after them",
             )
+        name = word.split("=", 1)[0]
+        if not word.startswith("--") or is_long_option(os.fsencode(name[2:])):
+            continue
+        near = difflib.get_close_matches(name, names, 1, 0.7)
+        if near:
+            raise UsageError(f"neither d1fleet nor make has an option {name}", f"did you mean {near[0]}?")
 
 
 class _BuildCommand(click.Command):
@@ -56,7 +66,7 @@ class _BuildCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own, rest = split_own(self, args)
-        _refuse_late_options(self, args[len(own) :])
+        _refuse_options(self, args[len(own) :])
         ctx.obj = rest
         return super().parse_args(ctx, own)
 

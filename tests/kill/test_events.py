@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -130,9 +131,10 @@ def test_nothing_is_left(new_fleet: NewFleet, transport: str, name: str, manner:
     local = manner in event.local
     with Scene(manner, local) as scene, Terminal() as terminal, Build.on(fleet, scene, terminal) as build:
         deadline = time.monotonic() + times.lease_s + AFTER_LEASE_S
+        shim = _shim_of(build, "one") if event.lost else 0
         event.do(build, terminal)
         if event.lost:
-            _wait_until_lost(build, times)
+            _wait_until_lost(build, shim, times)
             # Only one host is lost: the other one's job goes on, and make waits for it.
             build.wait_until_gone(
                 deadline - time.monotonic(), but=lambda: set(build.left()) - set(scene.pids("one").values())
@@ -196,15 +198,18 @@ def test_frozen_server(new_fleet: NewFleet, transport: str, manner: str, times: 
     """A stopped server: its host is given up, the other one's job goes on, nothing is left after the thaw."""
     build_fleet = new_fleet(transport, times)
     with Scene(manner) as scene, Terminal() as terminal, Build.on(build_fleet, scene, terminal) as build:
-        server = build.server("one")
+        server, shim = build.server("one"), _shim_of(build, "one")
         os.kill(server, signal.SIGSTOP)
         try:
-            _wait_until_lost(build, times)
+            _wait_until_lost(build, shim, times)
             _still_counts(scene, "two")
             # Its slot is not kept by a server that cannot give it back.
             assert _soon(lambda: len(build_fleet.slots_held()) == 1), build_fleet.slots_held()
             scene.release("two")
             assert build.wait(times.lease_s + AFTER_LEASE_S) == LOST, scene.report()
+            record = map(json.loads, (scene.folder / "record").read_text().splitlines())
+            ends = [(event["infrastructure"], event["exit"]) for event in record if event["event"] == "job"]
+            assert sorted(ends) == [("", 0), ("lost", None)]
         finally:
             if proc.runs(server):
                 os.kill(server, signal.SIGCONT)
@@ -220,11 +225,11 @@ def test_dead_connection(new_fleet: NewFleet, manner: str, times: Times) -> None
         Terminal() as terminal,
         Build.on(new_fleet("ssh", times), scene, terminal) as build,
     ):
-        sessions = build.sessions("one")
+        sessions, shim = build.sessions("one"), _shim_of(build, "one")
         for pid in sessions:
             os.kill(pid, signal.SIGSTOP)
         try:
-            _wait_until_lost(build, times)
+            _wait_until_lost(build, shim, times)
             _still_counts(scene, "two")
             scene.release("two")
             assert build.wait(times.lease_s + AFTER_LEASE_S) == LOST, scene.report()
@@ -248,8 +253,7 @@ def test_ctrl_c_while_a_lost_host_is_waited_for(new_fleet: NewFleet, presses: in
         os.kill(build.server("one"), signal.SIGKILL)
         assert _soon(lambda: "made by two" in build.stderr), build.stderr
         for _ in range(presses):
-            terminal.press("\x03")
-            terminal.wait_for("^C")
+            _press_and_see(build, terminal)
         assert build.wait(times.lease_s + AFTER_LEASE_S if presses == 1 else 20) in (-signal.SIGINT, RACE)
         assert ("may still run there" in build.stderr) == (presses == 2), build.stderr
         build.wait_until_gone(AFTER_LEASE_S)
@@ -263,17 +267,22 @@ def test_a_signal_to_the_shim_of_a_lost_job_is_no_answer_yet(new_fleet: NewFleet
         Terminal() as terminal,
         Build.on(new_fleet("pipes", times), scene, terminal) as build,
     ):
+        shim = _shim_of(build, "one")
         os.kill(build.server("one"), signal.SIGKILL)
         assert _soon(lambda: "made by two" in build.stderr), build.stderr
-        (shim,) = [pid for pid in build.shims if proc.words(pid)[-1] == "one"]
         os.kill(shim, signal.SIGTERM)
         time.sleep(1.0)
         assert proc.runs(shim), scene.report()
         for _ in range(2):
-            terminal.press("\x03")
-            terminal.wait_for("^C")
+            _press_and_see(build, terminal)
         build.wait(20)
         build.wait_until_gone(AFTER_LEASE_S)
+
+
+def _press_and_see(build: Build, terminal: Terminal) -> None:
+    """Ctrl-C, and make's word that it has come: two at once would be one."""
+    terminal.press("\x03")
+    assert _soon(lambda: "make: ***" in build.stderr), build.stderr
 
 
 def _soon(condition: Callable[[], bool], limit_s: float = 20.0) -> bool:
@@ -283,11 +292,15 @@ def _soon(condition: Callable[[], bool], limit_s: float = 20.0) -> bool:
     return condition()
 
 
-def _wait_until_lost(build: Build, times: Times) -> None:
+def _shim_of(build: Build, job: str) -> int:
+    (shim,) = [pid for pid in build.shims if proc.words(pid)[-1] == job]
+    return shim
+
+
+def _wait_until_lost(build: Build, shim: int, times: Times) -> None:
     """Wait until make knows that the first job is lost: at that moment nothing of it may run any more, for
     what comes next may write the same files.
     """
-    (shim,) = [pid for pid in build.shims if proc.words(pid)[-1] == "one"]
     left = proc.wait_until_gone(lambda: [shim], times.lease_s + AFTER_LEASE_S)
     writers = [pid for pid in build.scene.pids("one").values() if proc.runs(pid)]
     assert not writers, build.scene.report()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -187,3 +188,29 @@ def test_a_nested_build_that_cannot_know_it_is_one(tmp_path: Path) -> None:
         running.terminate()
         running.stderr.read()
     assert "wait for slots there that other builds hold" in line
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("--host", "--hosts"), ("--sumary", "--summary")])
+def test_a_misspelt_option(tree: Path, typed: str, meant: str) -> None:
+    end = build(tree, typed, "-j2")
+    assert (end.returncode, end.stdout) == (81, "")
+    assert end.stderr == (
+        f"d1fleet: neither d1fleet nor make has an option {typed}\nd1fleet:   mend: did you mean {meant}?\n"
+    )
+
+
+def test_the_summary_says_where_and_how(tmp_path: Path) -> None:
+    makefile = (
+        "all: one two three\n"
+        "one two: ; @cd sub && $(MAKE) -s --no-print-directory $@\n"
+        "three: ; @$(MAKE) -n -C sub\n"
+    )
+    tree = write(tmp_path, makefile)
+    (tree / "sub").mkdir()
+    (tree / "sub" / "Makefile").write_text("one: ; @:\ntwo: ; @exit 3\n")
+    end = build(tree, "--hosts", ":/2", "--summary", "-k")
+    assert re.search(r"^d1fleet: make -s --no-print-directory one  sub  :  +\d\.\d\d$", end.stderr, re.M)
+    assert re.search(
+        r"^d1fleet: make -s --no-print-directory two  sub  :  +\d\.\d\d +exit 2$", end.stderr, re.M
+    )
+    assert re.search(r"^d1fleet: make -n -C sub +\.  +this machine +-n only prints", end.stderr, re.M)
