@@ -262,8 +262,12 @@ class Hosts:
             limit_s: how long those that can answer have for it.
         """
         self._ending = True
-        if not kill:
-            limit_s = max(limit_s, *map(self._wait_s, self.links), 0.0)
+        lost_s = max([0.0, *map(self._wait_s, self.links)])
+        if lost_s and not kill:
+            words.say(
+                f"waiting up to {lost_s:.0f} s for what may run on lost hosts; Ctrl-C again does not wait"
+            )
+            limit_s = max(limit_s, lost_s)
         for link in self.links:
             if link.state is State.UP:
                 link.send(protocol.Bye(kill=kill))

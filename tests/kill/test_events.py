@@ -255,6 +255,7 @@ def test_ctrl_c_while_a_lost_host_is_waited_for(new_fleet: NewFleet, presses: in
         for _ in range(presses):
             _press_and_see(build, terminal)
         assert build.wait(times.lease_s + AFTER_LEASE_S if presses == 1 else 20) in (-signal.SIGINT, RACE)
+        assert "Ctrl-C again does not wait" in build.stderr
         assert ("may still run there" in build.stderr) == (presses == 2), build.stderr
         build.wait_until_gone(AFTER_LEASE_S)
 
