@@ -34,6 +34,9 @@ _REAP_S = 1.0
 _END_LIMIT_S = 5.0
 """How long hosts have to confirm the end of a build that went its way."""
 
+_STILL_THERE_S = 1.0
+"""How long make has after each further try to end it."""
+
 _LAST_WORDS_S = 1.0
 """How long a build that was broken off waits for somebody to read what it says."""
 
@@ -303,10 +306,18 @@ class _Build:
             self.coordinator.interrupt()
             if self._insisted and self._make_status is not None:
                 self._end()  # it waits for hosts
+            elif self._insisted:
+                self._loop.call_later(_STILL_THERE_S, lambda: self._insist(number))
             if not from_terminal:
                 # Somebody signalled the front alone, or the whole group: give make the time to have got
                 # its own.
                 self._loop.call_later(0.05, lambda: self._pass_to_make(number))
+
+    def _insist(self, number: signal.Signals) -> None:
+        """make waits for a recipe that does not end, and two signals that came at once were one to it."""
+        if self._make_status is None:
+            os.kill(self._make, number)
+            self._loop.call_later(_STILL_THERE_S, self._kill_make)
 
     def _pass_to_make(self, number: signal.Signals) -> None:
         """Make gets a signal once: at the second one it would die without deleting half-written targets."""
@@ -318,7 +329,7 @@ class _Build:
         self._broken_off = True
         if self._make_status is None:
             os.kill(self._make, signal.SIGTERM)
-            self._loop.call_later(1.0, self._kill_make)
+            self._loop.call_later(_STILL_THERE_S, self._kill_make)
         self.coordinator.interrupt()
 
     def _reap(self) -> None:

@@ -44,7 +44,8 @@ RESULT = struct.Struct("!BB")
 _SI_KERNEL = 0x80
 _STOP_ANSWER_S = 0.5
 
-_TERM_GRACE_S = 1.0
+_TERM_GRACE_S = 2.0
+"""Longer than servers over pipes, which are below us too, give their makes."""
 
 _LOOK_S = 1.0
 """A signal may get lost: look this often whether the coordinator has ended."""
