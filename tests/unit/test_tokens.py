@@ -287,6 +287,8 @@ class Traffic(RuleBasedStateMachine):
             self.slots += 1
             self.act(self.account.released(1, self.now))
         for _ in range(SETTLED_TICKS):
+            while self.to_server:
+                self.server_hears()
             while self.to_coordinator:
                 self.coordinator_hears()
             self.tick(TICK_S)
