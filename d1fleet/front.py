@@ -92,7 +92,7 @@ def in_front_of(coordinator: Callable[[socket.socket, int], None]) -> tuple[int,
         _end_tree()
         words.say("the coordinator ended before the build: everything of this build was ended")
         return 0, JobLostError.exit_code
-    signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+    # The signals stay blocked: a late one must not cut short what the caller has to tidy up.
     return kind, value
 
 

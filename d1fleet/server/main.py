@@ -106,6 +106,10 @@ class Server:
             self._stream.close()
         self._end_build(kill=False)
 
+    def terminated(self) -> None:
+        """Somebody wants this process to end: as when the coordinator is gone."""
+        self._connection_ended()
+
     def _handle(self, message: protocol.Message) -> None:
         if isinstance(message, protocol.Welcome):
             self._on_welcome(message)
@@ -450,5 +454,7 @@ def main() -> int:
     process.raise_descriptor_limit()
     loop = Loop()
     server = Server(loop, read_fd, write_fd)
+    # Not death at once: a make that is deleting a half-written target would find nobody to read its words.
+    signal.signal(signal.SIGTERM, lambda *_: loop.post(server.terminated))
     loop.run()
     return server.exit_code
