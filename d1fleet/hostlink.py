@@ -75,7 +75,6 @@ class HostLink:
         self._channel: Channel | None = None
         self._launch = Launch()
         self._decoder = protocol.Decoder("server")
-        self.shown_name = host.name
 
     @property
     def open(self) -> bool:

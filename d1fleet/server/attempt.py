@@ -36,7 +36,6 @@ class Attempt:
         self.slots: list[int] = []
         """Slots of the machine held for the make itself; those of its tokens are held by `tokens`."""
         self.supervisor: supervisor.Supervisor | None = None
-        self.ending = False
         self.left = False
         self.cancelled = False
         self._loop = server.loop
