@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,9 @@ _OURS = ("D1FLEET_", "D1MAKE_", "ANSIBLE_")
 
 def pytest_configure(config: pytest.Config) -> None:
     adopt_orphans()
+    # What a shell starts in its background ignores Ctrl-C, and so would every build that is tried here.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in list(os.environ):
         if name in _NOT_FOR_TESTS or (name.startswith(_OURS) and not name.startswith("D1FLEET_TEST_")):
             del os.environ[name]

@@ -32,6 +32,13 @@ def runs(pid: int) -> bool:
     return state(pid) not in "XZ"
 
 
+def awaits(pid: int, number: int) -> bool:
+    """Has a signal been sent to the process that it has not taken yet?"""
+    lines = _read(pid, "status").decode(errors="replace").splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd:", "ShdPnd:"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
 def words(pid: int) -> list[str]:
     """Its command line."""
     return _read(pid, "cmdline").decode(errors="replace").split("\0")[:-1]

@@ -66,6 +66,8 @@ def _press_twice(build: Build, terminal: Terminal) -> None:
     stubborn = [pid for pid in build.scene.pids().values() if proc.runs(pid)]
     if stubborn and build.scene.manner == "stubborn":
         build.scene.wait_for("signal", "one", "child", str(int(signal.SIGINT)))
+    # Signals of one number that wait for a process are one.
+    assert _soon(lambda: not proc.awaits(build.front, signal.SIGINT))
     terminal.press("\x03")
 
 
@@ -88,12 +90,6 @@ EVENTS: dict[str, Event] = {
     ),
     "kill-coordinator": Event(
         lambda build, _: _to(signal.SIGKILL, build.coordinator), LOST, local=BOTH, tidy=True
-    ),
-    "kill-both": Event(
-        lambda build, _: _to(signal.SIGKILL, build.coordinator, build.front),
-        -signal.SIGKILL,
-        local=(),
-        tidy=True,
     ),
     "kill-make": Event(lambda build, _: _to(signal.SIGKILL, build.make), -signal.SIGKILL, local=BOTH),
     "kill-shims": Event(lambda build, _: _to(signal.SIGKILL, *build.shims), 2, local=(), tidy=True),
