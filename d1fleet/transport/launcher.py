@@ -3,7 +3,9 @@
 The start command is one line for whatever login shell the host has: a pair of single quotes around a text
 without quotes, `!`, backslashes or newlines, which sh, csh and fish read alike. It says which Python it is
 behind a magic word, which is found behind whatever a .bashrc prints, and then runs the line of Python that we
-send: bootstrap.py. That asks for the server where this version of it is not in the host's cache yet.
+send: bootstrap.py. That asks for the server where this version of it is not there yet, neither installed nor
+in the user's cache. A key may be bound to a command (authorized_keys(5)): then that is bootstrap.py itself,
+put there by the role of the server. It greets in the same way, says what it is, and is told the version.
 """
 
 from __future__ import annotations
@@ -18,6 +20,12 @@ from importlib import resources
 from ..errors import ServerStartError
 
 MAGIC = b"D1FLEET-SERVER "
+
+INSTALLED = "/usr/local/lib/d1fleet/server"
+"""Where the role of the server puts versions for all users."""
+
+INSTALLED_LAUNCHER = "/usr/local/lib/d1fleet/launcher"
+"""What the role of the server makes of bootstrap.py."""
 
 OLDEST_PYTHON = (3, 9)
 
@@ -89,9 +97,14 @@ def server_hash() -> str:
 
 
 @functools.cache
+def bootstrap() -> str:
+    """The source of what runs on a host first."""
+    return resources.files("d1fleet").joinpath("transport", "bootstrap.py").read_text()
+
+
+@functools.cache
 def _stage_2() -> bytes:
-    source = resources.files("d1fleet").joinpath("transport", "bootstrap.py").read_text()
-    return f"exec({f'WANTED={server_hash()!r}' + chr(10) + source!r})\n".encode()
+    return f"exec({f'WANTED={server_hash()!r}' + chr(10) + bootstrap()!r})\n".encode()
 
 
 class Launch:
@@ -125,9 +138,9 @@ class Launch:
                     )
                 return b""
             line, self._buffer = self._buffer[at + len(MAGIC) :].split(b"\n", 1)
-            self._check_python(line)
+            installed = self._check_greeting(line)
             self._greeted = True
-            reply = _stage_2()
+            reply = f"want {server_hash()}\n".encode() if installed else _stage_2()
         if self._greeted and not self.ready and len(self._buffer) > _LONGEST_NOISE:
             raise ServerStartError("the host answers without end instead of starting the server")
         while not self.ready and b"\n" in self._buffer:
@@ -144,22 +157,29 @@ class Launch:
         return reply
 
     @staticmethod
-    def _check_python(line: bytes) -> None:
-        match = re.fullmatch(rb"(\d{1,4})\.(\d{1,4})\r?", line)
+    def _check_greeting(line: bytes) -> bool:
+        """Is its Python new enough? Returns whether it is the installed launcher that speaks."""
+        match = re.fullmatch(rb"(\d{1,4})\.(\d{1,4})( launcher)?\r?", line)
         oldest = ".".join(map(str, OLDEST_PYTHON))
         if match is None:
             raise ServerStartError(f"the host answered {line[:80]!r} instead of its Python's version")
         if (int(match[1]), int(match[2])) < OLDEST_PYTHON:
             raise ServerStartError(
-                f"its Python is {line.decode().strip()}, at least {oldest} is needed",
+                f"its Python is {int(match[1])}.{int(match[2])}, at least {oldest} is needed",
                 "set ansible_python_interpreter to a newer one, or install it",
             )
+        return match[3] is not None
 
     def failure(self, diagnosis: str) -> ServerStartError:
         """The error for a channel that ended before the server was there."""
         noise = self._buffer[-300:].decode("utf-8", "replace").strip()
         noise = "".join(c if c.isprintable() or c == "\n" else "?" for c in noise)
         text = "; ".join(part for part in (diagnosis, noise and f"it printed: {noise}") if part)
+        if INSTALLED_LAUNCHER in text and ("not found" in text or "No such file" in text):
+            return ServerStartError(
+                f"our key may start nothing but d1fleet's launcher there, and that is missing ({text})",
+                "enrol the host again: ansible-playbook site.yml",
+            )
         if "python" in text and ("not found" in text or "No such file" in text or "status 127" in text):
             return ServerStartError(
                 f"there is no python3 on the host ({text})",

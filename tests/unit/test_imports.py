@@ -52,7 +52,7 @@ LAYERS = [
     "protocol makeflags loop folders placement rules hostspec hostvars",
     "stream streams environment jobserver shims tree runtime interpose record policy fleet trust",
     "inventory_cache inventory setting_values settings",
-    "transport transport.base transport.launcher transport.local transport.sshconfig",
+    "transport transport.base transport.launcher transport.pack transport.local transport.sshconfig",
     "transport.ssherrors transport.sshkeys transport.sshchannel transport.ssh",
     "hostlink",
     "hosts job connect",

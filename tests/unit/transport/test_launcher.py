@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import pytest
 
 from d1fleet import protocol
 from d1fleet.errors import ServerStartError
-from d1fleet.transport import launcher
+from d1fleet.transport import launcher, pack
 
 PYTHON = os.path.realpath(sys.executable)
 
@@ -128,6 +129,15 @@ class Start:
 
 
 @contextlib.contextmanager
+def ended(one: Start) -> Iterator[Start]:
+    """Ends it, whatever happens."""
+    try:
+        yield one
+    finally:
+        one.end()
+
+
+@contextlib.contextmanager
 def start(
     shell: str,
     home: Path,
@@ -136,11 +146,8 @@ def start(
     user: int | None = None,
     before: Sequence[str] = (),
 ) -> Iterator[Start]:
-    one = Start([*before, shell, "-c", launcher.start_command(python)], home, env, user)
-    try:
+    with ended(Start([*before, shell, "-c", launcher.start_command(python)], home, env, user)) as one:
         yield one
-    finally:
-        one.end()
 
 
 def cache(home: Path) -> Path:
@@ -386,3 +393,95 @@ def test_equal_sources_give_equal_archives() -> None:
     first = launcher.server_archive()
     launcher.server_archive.cache_clear()
     assert launcher.server_archive() == first
+
+
+# Enrolled hosts: versions that the role has installed, and its launcher.
+
+
+def installed(home: Path) -> Path:
+    """The launcher as the role leaves it, but for the folder of versions, which is `home`/server."""
+    pack.pack(home)
+    file = home / "launcher"
+    file.write_text(file.read_text().replace(f'"{launcher.INSTALLED}"', f'"{home}/server"'))
+    return file
+
+
+def unpacked(home: Path) -> Path:
+    """This version, where the launcher of `installed` looks for it."""
+    target = home / "server" / launcher.server_hash()
+    with zipfile.ZipFile(home / f"{launcher.server_hash()}.zip") as archive:
+        archive.extractall(target)
+    return target
+
+
+def runs(file: Path) -> list[str]:
+    return [PYTHON, "-ISE", str(file)]
+
+
+def test_the_launcher_says_where_the_role_puts_versions(home: Path) -> None:
+    pack.pack(home)
+    source = (home / "launcher").read_text()
+    assert source.startswith("#!/usr/bin/python3 -ISE\n")
+    assert f'INSTALLED = "{launcher.INSTALLED}"' in source
+    assert launcher.INSTALLED_LAUNCHER.startswith(os.path.dirname(launcher.INSTALLED))
+    assert (home / "launcher").stat().st_mode & 0o777 == 0o755
+
+
+def test_the_launcher_starts_an_installed_version(home: Path) -> None:
+    file = installed(home)
+    unpacked(home)
+    with ended(Start(runs(file), home)) as one:
+        one.talk()
+        assert one.sent < 100
+        one.hello()
+    assert not cache(home).exists()
+
+
+def test_the_launcher_receives_a_version_that_is_not_there(home: Path) -> None:
+    """Two colleagues with two versions of d1fleet use one host."""
+    file = installed(home)
+    with ended(Start(runs(file), home)) as one:
+        one.talk()
+        assert one.sent > len(launcher.server_archive())
+        one.hello()
+    assert [path.name for path in cache(home).iterdir()] == [launcher.server_hash()]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"exec('import os; os._exit(7)')\n", b"want ../../../tmp/xxxxxxxxxxxxxxxxxxxxx\n", b"want\n", b""],
+)
+def test_the_launcher_can_be_asked_for_nothing_else(home: Path, line: bytes) -> None:
+    file = installed(home)
+    done = subprocess.run(runs(file), input=line, capture_output=True, env={"HOME": str(home)}, timeout=60)
+    assert done.returncode == 4
+    assert done.stdout.splitlines()[1:] == [b"bad only a server can be asked for here"]
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757])
+def test_an_installed_version_that_others_can_write_is_not_used(home: Path, mode: int) -> None:
+    file = installed(home)
+    target = unpacked(home)
+    (target / "d1fleet" / "server" / "main.py").write_text("import os\nos._exit(7)\n")
+    target.chmod(mode)
+    with ended(Start(runs(file), home)) as one:
+        one.talk()
+        one.hello()
+
+
+def test_a_key_for_a_launcher_that_is_gone(home: Path) -> None:
+    with (
+        pytest.raises(ServerStartError, match="launcher there, and that is missing") as caught,
+        ended(Start(["/bin/sh", "-c", launcher.INSTALLED_LAUNCHER], home)) as one,
+    ):
+        one.talk()
+    assert "site.yml" in caught.value.mend
+
+
+def test_packing_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert pack.main([str(tmp_path / "file" / "folder")]) == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
+    assert pack.main([]) == 2
+    assert pack.main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out.strip() == launcher.server_hash()
