@@ -85,6 +85,10 @@ class Fleet:
             argv += ["--record", str(record)]
         return [*argv, *own, *arguments]
 
+    def sshd_pids(self) -> list[int]:
+        """Processes of the SSH servers; none where hosts are reached over pipes."""
+        return self.sshd.pids if self.sshd is not None else []
+
     def slots_held(self) -> list[str]:
         """Slots that somebody still holds."""
         runtime = self.runtime if self.sshd is None else self.sshd.folder / "run"

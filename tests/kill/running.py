@@ -8,6 +8,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,9 @@ from tests.kill.terminal import Terminal
 
 START_LIMIT_S = 60.0
 """Until all processes of all jobs are there; a guess, for a machine that is busy."""
+
+_CREDENTIALS = struct.Struct("3i")
+"""pid, uid and gid of who sent a datagram: unix(7)."""
 
 NASTY = Path(__file__).with_name("nasty.py")
 
@@ -54,6 +58,7 @@ class Scene:
     Args:
         manner: meek ones end at a signal, stubborn ones stay.
         local: with a recipe of the top makefile itself.
+        where: make it in this folder, which hosts see too. Its path has to be short, for a socket.
 
     Attributes:
         folder: holds it all; its name marks every process of the build.
@@ -61,15 +66,16 @@ class Scene:
         tree: where to build.
     """
 
-    def __init__(self, manner: str, local: bool = False) -> None:
+    def __init__(self, manner: str, local: bool = False, where: Path | None = None) -> None:
         # Not pytest's own folder: a socket's path has to be short.
-        self.folder = Path(tempfile.mkdtemp(prefix="d1kill-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="d1kill-", dir=where))
         self.tree = self.folder / "tree"
         self.manner = manner
         self.subs = ("one", "two")
         self.jobs = (*self.subs, _HERE) if local else self.subs
         self.heard: list[list[str]] = []
         self._events = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._events.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._events.bind(str(self.folder / "events"))
         self._write_tree(manner)
 
@@ -102,8 +108,13 @@ class Scene:
         poll.register(self._events, select.POLLIN)
         if not poll.poll(max(0.0, limit_s) * 1000):
             return None
-        self.heard.append(self._events.recv(4096).decode().split())
-        return self.heard[-1]
+        words, (about,), *_ = self._events.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
+        event = words.decode().split()
+        if event[0] in ("ready", "gone"):
+            # In a container they know themselves by other numbers: the kernel says them as we see them.
+            event[3] = str(_CREDENTIALS.unpack(about[2])[0])
+        self.heard.append(event)
+        return event
 
     def wait_for(self, *words: str, limit_s: float = START_LIMIT_S) -> list[str]:
         """Wait for an event that begins with `words`; returns it.
@@ -197,7 +208,7 @@ class Build:
         command: what to run.
         environment: its environment.
         terminal: its controlling terminal, where it is the foreground; None: it has none.
-        sshd: process ids of SSH servers that it uses.
+        sshd: tells the process ids of SSH servers that it uses.
         output: keep its output in files; else it goes to the terminal.
     """
 
@@ -207,11 +218,11 @@ class Build:
         command: Sequence[str],
         environment: dict[str, str],
         terminal: Terminal | None = None,
-        sshd: Sequence[int] = (),
+        sshd: Callable[[], Sequence[int]] = tuple,
         output: bool = True,
     ) -> None:
         self.scene = scene
-        self.sshd = list(sshd)
+        self._sshd = sshd
         self._before = set(proc.below([os.getpid()]))
         out, err = scene.folder / "out", scene.folder / "err"
         with open(out, "wb") as stdout, open(err, "wb") as stderr:
@@ -230,14 +241,18 @@ class Build:
     def on(cls, fleet: Fleet, scene: Scene, terminal: Terminal | None = None, *arguments: str) -> Build:
         """Start a build of the scene's jobs on a fleet, and wait until all their processes are there."""
         command = fleet.command(*(arguments or (f"-j{len(scene.jobs)}",)), record=scene.folder / "record")
-        sshd = fleet.sshd.pids if fleet.sshd is not None else []
-        build = cls(scene, command, fleet.environment(), terminal, sshd)
+        build = cls(scene, command, fleet.environment(), terminal, fleet.sshd_pids)
         try:
             scene.wait_for_all("ready", scene.jobs)
         except BaseException:
             build.close()
             raise
         return build
+
+    @property
+    def sshd(self) -> Sequence[int]:
+        """The SSH servers; a host that was started again has another one."""
+        return self._sshd()
 
     # -- who is who ------------------------------------------------------------------------------
 

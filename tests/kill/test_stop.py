@@ -44,9 +44,8 @@ def _shell(
     fleet = new_fleet(transport, times)
     with Scene(manner, local) as scene, Terminal() as terminal:
         environment = {**fleet.environment(), "PS1": PROMPT, "TERM": "dumb"}
-        sshd = fleet.sshd.pids if fleet.sshd is not None else []
         bash = ["bash", "--norc", "--noprofile", "-i"]
-        with Shell(scene, bash, environment, terminal, sshd, output=False) as build:
+        with Shell(scene, bash, environment, terminal, fleet.sshd_pids, output=False) as build:
             terminal.wait_for(PROMPT)
             command = shlex.join(fleet.command("-j3", record=scene.folder / "record"))
             terminal.press(f"{command} >{scene.folder}/out 2>{scene.folder}/err\n")
