@@ -1,0 +1,211 @@
+"""One test host and the faults that can be made in it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.containers.errors import ContainerError
+from tests.containers.links import host_end, set_link
+from tests.containers.podman import podman
+
+START_TIMEOUT_S = 60.0
+"""From a container's start until its sshd answers: a guess, ten times what a slow host took."""
+
+RUN_TIMEOUT_S = 120.0
+
+_POLL_S = 0.05
+
+_FILTER = "d1fleet_tests"
+"""The nftables table that holds our rules and no others."""
+
+
+class Host:
+    """A container with systemd and sshd.
+
+    Attributes:
+        name: in inventory, ssh_config, and its own hostname.
+        address: IPv4; `address6` is IPv6 or "".
+        container: its name in podman.
+    """
+
+    def __init__(self, name: str, address: str, container: str, bridge: str, address6: str = "") -> None:
+        self.name = name
+        self.address = address
+        self.address6 = address6
+        self.container = container
+        self._bridge = bridge
+
+    def __repr__(self) -> str:
+        return f"<Host {self.name} {self.address}>"
+
+    def pause(self) -> None:
+        """Freeze all processes: connections stay, nothing answers.
+
+        Raises:
+            ContainerError: it does not run.
+        """
+        podman("pause", self.container)
+
+    def unpause(self) -> None:
+        """Let frozen processes go on.
+
+        Raises:
+            ContainerError: it is not paused.
+        """
+        podman("unpause", self.container)
+
+    def kill(self) -> None:
+        """Power off: everything ends at once, and no peer hears of it.
+
+        Raises:
+            ContainerError: it does not run.
+        """
+        # The kernel closes the connections of what it kills; without a link nobody is told.
+        self.cut()
+        podman("kill", "--signal=KILL", self.container)
+        podman("wait", "--condition=exited", self.container)
+
+    def start(self) -> None:
+        """Power on again, with the same address, host key and file system; returns when sshd answers.
+
+        Raises:
+            ContainerError: it does not start, or sshd does not answer in time.
+        """
+        podman("start", self.container)
+        self.wait_for_sshd()
+
+    def cut(self) -> None:
+        """Pull the network cable: packets in both directions are lost. A host that starts has it in again.
+
+        Raises:
+            ContainerError: it does not run.
+            NotOurs: its link is not one of podman's.
+        """
+        self._set_link(up=False)
+
+    def restore(self) -> None:
+        """Put the network cable in again.
+
+        Raises:
+            ContainerError: it does not run.
+            NotOurs: its link is not one of podman's.
+        """
+        self._set_link(up=True)
+
+    def drop(self) -> None:
+        """Lose all packets from and to others, by a packet filter inside; the link stays up.
+
+        Raises:
+            ContainerError: it does not run, or nft(8) failed.
+        """
+        chains = "".join(
+            f"  chain {hook} {{ type filter hook {hook} priority -300; policy drop; {way} lo accept; }}\n"
+            for hook, way in (("input", "iif"), ("output", "oif"))
+        )
+        self._nft(f"table inet {_FILTER} {{\n{chains}}}\n")
+
+    def reject(self) -> None:
+        """Refuse everything that comes in, aloud: new connections are reset at once.
+
+        Raises:
+            ContainerError: it does not run, or nft(8) failed.
+        """
+        rules = "iif lo accept; meta l4proto tcp reject with tcp reset; reject;"
+        self._nft(
+            f"table inet {_FILTER} {{\n  chain input {{ type filter hook input priority 0; {rules} }}\n}}\n"
+        )
+
+    def accept(self) -> None:
+        """Take back `drop` and `reject`; without effect where there was neither.
+
+        Raises:
+            ContainerError: it does not run, or nft(8) failed.
+        """
+        self._nft(f"table inet {_FILTER}\ndelete table inet {_FILTER}\n")
+
+    def run(
+        self, argv: Sequence[str], *, stdin: str = "", timeout_s: float = RUN_TIMEOUT_S
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as root inside, not over SSH; its status is in the answer.
+
+        Raises:
+            ContainerError: the host does not run or is paused, or the command took too long.
+        """
+        done = podman(
+            "exec", "--interactive", self.container, *argv, stdin=stdin, timeout_s=timeout_s, check=False
+        )
+        if done.status == 125 or (done.status == 255 and "Error: " in done.stderr):
+            raise ContainerError(f"{self.name}: podman exec {argv[0]} failed: {done.stderr.strip()}")
+        return subprocess.CompletedProcess(list(argv), done.status, done.stdout, done.stderr)
+
+    def put(self, path: str, content: str, mode: int = 0o644) -> None:
+        """Write a file inside, with its folders.
+
+        Raises:
+            ContainerError: the host does not run, or it cannot be written.
+        """
+        done = self.run(["install", "-D", f"--mode={mode:o}", "/dev/stdin", path], stdin=content)
+        if done.returncode:
+            raise ContainerError(f"{self.name}: {path} cannot be written: {done.stderr.strip()}")
+
+    def processes(self) -> dict[int, list[str]]:
+        """The argv of everything that runs inside, by process number inside; seen from outside.
+
+        Raises:
+            ContainerError: it does not run.
+        """
+        ours = Path(f"/proc/{self.pid()}/ns/pid").readlink()
+        found = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if (process / "ns/pid").readlink() == ours:
+                    words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+                    status = (process / "status").read_text(errors="replace")
+                    inner = next(line for line in status.splitlines() if line.startswith("NSpid:"))
+                    found[int(inner.split()[-1])] = words
+        return found
+
+    def pid(self) -> int:
+        """The number of its init process outside.
+
+        Raises:
+            ContainerError: it does not run.
+        """
+        number = int(podman("inspect", "--format={{.State.Pid}}", self.container).stdout)
+        if not number:
+            raise ContainerError(f"{self.name} ({self.container}) does not run")
+        return number
+
+    def wait_for_sshd(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Return when sshd has said its first words.
+
+        Raises:
+            ContainerError: it has not in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection((self.address, 22), timeout=1) as probe,
+            ):
+                probe.settimeout(5)
+                if probe.recv(4) == b"SSH-":
+                    return
+            time.sleep(_POLL_S)
+        last = podman("logs", "--tail=8", self.container, check=False)
+        raise ContainerError(
+            f"{self.name} ({self.address}): no sshd after {timeout_s} s\n{last.stdout}{last.stderr}"
+        )
+
+    def _set_link(self, *, up: bool) -> None:
+        set_link(host_end(self.pid(), self._bridge), self._bridge, up=up)
+
+    def _nft(self, rules: str) -> None:
+        done = self.run(["nft", "-f", "-"], stdin=rules)
+        if done.returncode:
+            raise ContainerError(f"{self.name}: nft ended with {done.returncode}: {done.stderr.strip()}")
