@@ -51,7 +51,7 @@ def private_sshd(folder: Path, aliases: Sequence[str]) -> LoopbackSshd:
 
 @dataclass
 class Fleet:
-    """Hosts, all of them this machine.
+    """Hosts, all of them this machine; those of `containers.ContainerFleet` are not.
 
     Args:
         folder: for the inventory, and for the locks of slots where hosts are reached over pipes.
@@ -79,11 +79,18 @@ class Fleet:
     def command(self, *arguments: str, record: Path | None = None, own: Sequence[str] = ()) -> list[str]:
         """argv of `d1fleet build` on this fleet with make's `arguments`."""
         argv = [*PROGRAM, "build", "--inventory", str(self._inventory()), *self.times.options()]
-        if self.sshd is not None:
-            argv += ["--ssh-config", str(self.sshd.ssh_config)]
+        argv += self.ssh_arguments()
         if record is not None:
             argv += ["--record", str(record)]
         return [*argv, *own, *arguments]
+
+    def ssh_arguments(self) -> list[str]:
+        """Options of ours that say how hosts are reached."""
+        return ["--ssh-config", str(self.sshd.ssh_config)] if self.sshd is not None else []
+
+    def variables_of(self, name: str) -> dict[str, object]:
+        """What the inventory says of a host."""
+        return {"ansible_connection": "local" if self.sshd is None else "ssh", **self.hosts[name]}
 
     def sshd_pids(self) -> list[int]:
         """Processes of the SSH servers; none where hosts are reached over pipes."""
@@ -106,8 +113,7 @@ class Fleet:
         return list((self.runtime / "d1fleet" / "builds").glob("*"))
 
     def _inventory(self) -> Path:
-        connection = "local" if self.sshd is None else "ssh"
-        hosts = {name: {"ansible_connection": connection, **given} for name, given in self.hosts.items()}
+        hosts = {name: self.variables_of(name) for name in self.hosts}
         text = yaml.safe_dump({"projects": {"children": {"test": {"hosts": hosts}}}})
         path = self.folder / f"hosts-{hashlib.sha256(text.encode()).hexdigest()[:8]}.yml"
         path.write_text(text)

@@ -59,6 +59,7 @@ class Scene:
         manner: meek ones end at a signal, stubborn ones stay.
         local: with a recipe of the top makefile itself.
         where: make it in this folder, which hosts see too. Its path has to be short, for a socket.
+        python: runs the jobs, here and on hosts.
 
     Attributes:
         folder: holds it all; its name marks every process of the build.
@@ -66,7 +67,9 @@ class Scene:
         tree: where to build.
     """
 
-    def __init__(self, manner: str, local: bool = False, where: Path | None = None) -> None:
+    def __init__(
+        self, manner: str, local: bool = False, where: Path | None = None, python: str = sys.executable
+    ) -> None:
         # Not pytest's own folder: a socket's path has to be short.
         self.folder = Path(tempfile.mkdtemp(prefix="d1kill-", dir=where))
         self.tree = self.folder / "tree"
@@ -77,16 +80,17 @@ class Scene:
         self._events = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._events.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._events.bind(str(self.folder / "events"))
-        self._write_tree(manner)
+        self._write_tree(manner, python)
 
-    def _write_tree(self, manner: str) -> None:
+    def _write_tree(self, manner: str, python: str) -> None:
         (self.folder / "ticks").mkdir()
+        nasty = shutil.copy(NASTY, self.folder)
         self.tree.mkdir()
         texts = {
             job: _JOB.format(
                 target=f"{job}/target" if job == _HERE else "target",
-                python=sys.executable,
-                nasty=NASTY,
+                python=python,
+                nasty=nasty,
                 folder=self.folder,
                 job=job,
                 manner=manner,

@@ -17,7 +17,7 @@ from _pytest.mark import ParameterSet
 from d1fleet.errors import JobLostError
 from tests.kill import proc
 from tests.kill.conftest import NewFleet
-from tests.kill.fleet import SHORT, Times
+from tests.kill.fleet import SHORT, Fleet, Times
 from tests.kill.running import Build, Scene
 from tests.kill.terminal import Terminal
 
@@ -25,7 +25,7 @@ AFTER_LEASE_S = 10.0
 
 LOST = JobLostError.exit_code
 
-LOST_LINE = re.compile(r"^d1fleet: lost: make -C one on host [ab]: ", re.MULTILINE)
+LOST_LINE = re.compile(r"^d1fleet: lost: make -C one on host [abh12]+: ", re.MULTILINE)
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -67,7 +67,7 @@ def _press_twice(build: Build, terminal: Terminal) -> None:
     if stubborn and build.scene.manner == "stubborn":
         build.scene.wait_for("signal", "one", "child", str(int(signal.SIGINT)))
     # Signals of one number that wait for a process are one.
-    assert _soon(lambda: not proc.awaits(build.front, signal.SIGINT))
+    assert soon(lambda: not proc.awaits(build.front, signal.SIGINT))
     terminal.press("\x03")
 
 
@@ -122,20 +122,23 @@ def _cases() -> Iterator[ParameterSet]:
 
 @pytest.mark.parametrize(("transport", "name", "manner"), list(_cases()))
 def test_nothing_is_left(new_fleet: NewFleet, transport: str, name: str, manner: str, times: Times) -> None:
-    event = EVENTS[name]
-    fleet = new_fleet(transport, times)
-    local = manner in event.local
-    with Scene(manner, local) as scene, Terminal() as terminal, Build.on(fleet, scene, terminal) as build:
+    play(EVENTS[name], new_fleet(transport, times), Scene(manner, manner in EVENTS[name].local))
+
+
+def play(event: Event, fleet: Fleet, scene: Scene) -> None:
+    """Build the scene on the fleet, let the event happen, and look for what is left."""
+    manner, times = scene.manner, fleet.times
+    with scene, Terminal() as terminal, Build.on(fleet, scene, terminal) as build:
         deadline = time.monotonic() + times.lease_s + AFTER_LEASE_S
-        shim = _shim_of(build, "one") if event.lost else 0
+        shim = shim_of(build, "one") if event.lost else 0
         event.do(build, terminal)
         if event.lost:
-            _wait_until_lost(build, shim, times)
+            wait_until_lost(build, shim, times)
             # Only one host is lost: the other one's job goes on, and make waits for it.
             build.wait_until_gone(
                 deadline - time.monotonic(), but=lambda: set(build.left()) - set(scene.pids("one").values())
             )
-            _still_counts(scene, "two")
+            still_counts(scene, "two")
             scene.release("two")
         status = build.wait(deadline - time.monotonic())
         build.wait_until_gone(deadline - time.monotonic())
@@ -154,7 +157,7 @@ def test_nothing_is_left(new_fleet: NewFleet, transport: str, name: str, manner:
             assert sorted(os.listdir(scene.tree)) == sorted(["Makefile", *scene.jobs])
 
 
-def _still_counts(scene: Scene, job: str) -> None:
+def still_counts(scene: Scene, job: str) -> None:
     """All processes of the job are at work."""
     for (_, kind), pid in scene.pids(job).items():
         assert proc.runs(pid), f"{job}'s {kind} was ended too\n{scene.report()}"
@@ -197,13 +200,13 @@ def test_frozen_server(new_fleet: NewFleet, transport: str, manner: str, times: 
         Terminal() as terminal,
         Build.on(new_fleet(transport, times), scene, terminal) as build,
     ):
-        server, shim = build.server("one"), _shim_of(build, "one")
+        server, shim = build.server("one"), shim_of(build, "one")
         os.kill(server, signal.SIGSTOP)
         try:
-            _wait_until_lost(build, shim, times)
-            _still_counts(scene, "two")
+            wait_until_lost(build, shim, times)
+            still_counts(scene, "two")
             # It goes as well, with the slot that it cannot give back.
-            assert _soon(lambda: not proc.runs(server)), scene.report()
+            assert soon(lambda: not proc.runs(server)), scene.report()
             scene.release("two")
             assert build.wait(times.lease_s + AFTER_LEASE_S) == LOST, scene.report()
             record = map(json.loads, (scene.folder / "record").read_text().splitlines())
@@ -224,12 +227,12 @@ def test_dead_connection(new_fleet: NewFleet, manner: str, times: Times) -> None
         Terminal() as terminal,
         Build.on(new_fleet("ssh", times), scene, terminal) as build,
     ):
-        sessions, shim = build.sessions("one"), _shim_of(build, "one")
+        sessions, shim = build.sessions("one"), shim_of(build, "one")
         for pid in sessions:
             os.kill(pid, signal.SIGSTOP)
         try:
-            _wait_until_lost(build, shim, times)
-            _still_counts(scene, "two")
+            wait_until_lost(build, shim, times)
+            still_counts(scene, "two")
             scene.release("two")
             assert build.wait(times.lease_s + AFTER_LEASE_S) == LOST, scene.report()
             build.wait_until_gone(times.lease_s + AFTER_LEASE_S, but=lambda: sessions)
@@ -250,7 +253,7 @@ def test_ctrl_c_while_a_lost_host_is_waited_for(new_fleet: NewFleet, presses: in
         Build.on(new_fleet("pipes", times), scene, terminal) as build,
     ):
         os.kill(build.server("one"), signal.SIGKILL)
-        assert _soon(lambda: "made by two" in build.stderr), build.stderr
+        assert soon(lambda: "made by two" in build.stderr), build.stderr
         for _ in range(presses):
             _press_and_see(build, terminal)
         assert build.wait(times.lease_s + AFTER_LEASE_S if presses == 1 else 20) in (-signal.SIGINT, RACE)
@@ -267,9 +270,9 @@ def test_a_signal_to_the_shim_of_a_lost_job_is_no_answer_yet(new_fleet: NewFleet
         Terminal() as terminal,
         Build.on(new_fleet("pipes", times), scene, terminal) as build,
     ):
-        shim = _shim_of(build, "one")
+        shim = shim_of(build, "one")
         os.kill(build.server("one"), signal.SIGKILL)
-        assert _soon(lambda: "made by two" in build.stderr), build.stderr
+        assert soon(lambda: "made by two" in build.stderr), build.stderr
         os.kill(shim, signal.SIGTERM)
         time.sleep(1.0)
         assert proc.runs(shim), scene.report()
@@ -282,22 +285,22 @@ def test_a_signal_to_the_shim_of_a_lost_job_is_no_answer_yet(new_fleet: NewFleet
 def _press_and_see(build: Build, terminal: Terminal) -> None:
     """Ctrl-C, and make's word that it has come: two at once would be one."""
     terminal.press("\x03")
-    assert _soon(lambda: "make: ***" in build.stderr), build.stderr
+    assert soon(lambda: "make: ***" in build.stderr), build.stderr
 
 
-def _soon(condition: Callable[[], bool], limit_s: float = 20.0) -> bool:
+def soon(condition: Callable[[], bool], limit_s: float = 20.0) -> bool:
     deadline = time.monotonic() + limit_s
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
     return condition()
 
 
-def _shim_of(build: Build, job: str) -> int:
+def shim_of(build: Build, job: str) -> int:
     (shim,) = [pid for pid in build.shims if proc.words(pid)[-1] == job]
     return shim
 
 
-def _wait_until_lost(build: Build, shim: int, times: Times) -> None:
+def wait_until_lost(build: Build, shim: int, times: Times) -> None:
     """Wait until make knows that the first job is lost: at that moment nothing of it may run any more, for
     what comes next may write the same files.
     """
