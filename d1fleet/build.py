@@ -187,6 +187,7 @@ class _Build:
         )
         policy = Policy(
             build=os.urandom(8).hex(),
+            project=self._fleet.project,
             lease_s=settings.lease_s,
             grace_s=settings.grace_s,
             heartbeat_s=settings.heartbeat_s,

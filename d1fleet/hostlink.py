@@ -39,7 +39,8 @@ class HostLink:
 
     Args:
         welcome: what the server is told first.
-        on_up: the server runs and has said hello.
+        admit: looks at its hello; raises a D1fleetError when it cannot take part for what it is.
+        on_up: the server runs, has said hello, and was admitted.
         on_message: each further message.
         on_failed: it cannot take part, with the error.
         on_lost: it took part and is gone, with the error.
@@ -50,6 +51,7 @@ class HostLink:
         loop: Loop,
         host: Host,
         welcome: protocol.Welcome,
+        admit: Callable[[HostLink], None],
         on_up: Callable[[HostLink], None],
         on_message: Callable[[HostLink, protocol.Message], None],
         on_failed: Callable[[HostLink], None],
@@ -71,6 +73,7 @@ class HostLink:
         self.gone: protocol.Gone | None = None
         self._loop = loop
         self._welcome = welcome
+        self._admit = admit
         self._on_up, self._on_message, self._on_failed, self._on_lost = on_up, on_message, on_failed, on_lost
         self._channel: Channel | None = None
         self._launch = Launch()
@@ -106,6 +109,11 @@ class HostLink:
             if isinstance(message, protocol.Run):
                 self._at_work.add(message.attempt)
             self._channel.send(protocol.encode(message))
+
+    @property
+    def at_work(self) -> bool:
+        """Has it attempts that it has not told the end of?"""
+        return bool(self._at_work)
 
     @property
     def backlog(self) -> int:
@@ -165,6 +173,7 @@ class HostLink:
             if message.version != protocol.VERSION:
                 raise UnfitError(f"its server speaks protocol {message.version}, we speak {protocol.VERSION}")
             self.hello = message
+            self._admit(self)
             self.state = State.UP
             self._granted_at = self._loop.now()  # its first lease began with our welcome
             self._on_up(self)

@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 
 from . import protocol, words
 from .environment import TravellingEnvironment
-from .errors import HostError, TreeError
+from .errors import HostError, TreeError, UnfitError
 from .hostlink import HostLink, State
 from .loop import Loop
 from .model import Host
 from .placement import HostState, Machine
 from .policy import Policy
 from .record import Record
+from .server.toolchain import fingerprint
+from .toolchains import Toolchains
 from .tree import Tree, forget, prove
 
 _SILENCE_CHECK_S = 0.25
@@ -62,6 +64,9 @@ class Hosts:
         """Trees that a host has still to answer for."""
         self._devices: dict[HostLink, set[int]] = {}
         """Devices, as seen here, on which a host has the same files as we."""
+        self._toolchains = Toolchains(words.plain(policy.project))
+        self._compared = _kinds(hosts, policy) > 1
+        """Are there hosts that can differ?"""
         self._said_waiting: set[HostLink] = set()
         """Hosts of which it was said that others hold their slots, and is so still."""
         self._ending = False
@@ -74,6 +79,7 @@ class Hosts:
 
     def _new_link(self, host: Host) -> HostLink:
         policy = self._policy
+        ignored = host.toolchain_mismatch == "ignore"
         welcome = protocol.Welcome(
             build=policy.build,
             uid=os.geteuid(),
@@ -83,9 +89,13 @@ class Hosts:
             lease_s=policy.lease_s,
             grace_s=policy.grace_s,
             heartbeat_s=policy.heartbeat_s,
+            project="" if ignored else policy.project,
+            toolchain=self._compared and not ignored,
             environment=self.environment_for(host).start_block,
         )
-        return HostLink(self._loop, host, welcome, self._up, self._message, self._failed, self._lost)
+        return HostLink(
+            self._loop, host, welcome, self._admit, self._up, self._message, self._failed, self._lost
+        )
 
     def environment_for(self, host: Host) -> TravellingEnvironment:
         """What of an environment goes to a host: to this very machine, nearly all."""
@@ -133,6 +143,33 @@ class Hosts:
             for number, folder in enumerate(self._folders):
                 self._trees.append(prove(number, folder, self._policy.proofs))
 
+    def _admit(self, link: HostLink) -> None:
+        """Look at what a host is, before it takes part.
+
+        Raises:
+            UnfitError: it has another toolchain than its project.
+        """
+        if link.hello is None:
+            return
+        name = link.host.name
+        verdict = self._toolchains.judge(name, link.host.toolchain_mismatch, link.hello)
+        for other in self.links:
+            late = self._toolchains.overtaken.pop(other.host.name, None)
+            if late is not None:
+                self._leave_out(other, UnfitError(words.plain(late.reason), late.mend))
+        if verdict.reason:
+            raise UnfitError(words.plain(verdict.reason), verdict.mend)
+        if verdict.note:
+            words.say(words.plain(f"host {name}: {verdict.note}"))
+
+    def _leave_out(self, link: HostLink, error: UnfitError) -> None:
+        """Give a host up that takes part already; what it has begun it may end."""
+        if link.placement is not None and link.at_work:
+            link.placement.up = False
+            words.say(f"host {link.host.name} gets no more sub-makes: {error}")
+        else:
+            link.fail(error)
+
     def _up(self, link: HostLink) -> None:
         hello = link.hello
         if hello is None:
@@ -164,7 +201,12 @@ class Hosts:
             return
         if not unchecked:
             link.placement.up = True
-            self._record.write(event="host-up", host=link.host.name, slots=link.placement.machine.slots)
+            self._record.write(
+                event="host-up",
+                host=link.host.name,
+                slots=link.placement.machine.slots,
+                fingerprint=_fingerprint(link),
+            )
             self._settle_proofs()
             self._on_ready()
 
@@ -227,7 +269,9 @@ class Hosts:
         if error is None or (self._ending and event == "host-failed"):
             return
         words.say(f"host {link.host.name}: {error}")
-        self._record.write(event=event, host=link.host.name, reason=error.message)
+        self._record.write(
+            event=event, host=link.host.name, reason=error.message, fingerprint=_fingerprint(link)
+        )
         wait_s = self._wait_s(link)
         if wait_s > 0:
             words.say(
@@ -292,6 +336,17 @@ class Hosts:
         for link in self.links:
             link.disconnect()
         self._withdraw_proofs()
+
+
+def _kinds(hosts: Sequence[Host], policy: Policy) -> int:
+    """How many hosts can have toolchains of their own: those on this machine differ by their setups alone."""
+    here = {host.setup or policy.setup for host in hosts if host.transport == "local"}
+    return len(here) + sum(host.transport != "local" for host in hosts)
+
+
+def _fingerprint(link: HostLink) -> str:
+    """Of what compiles there; empty where nobody asked."""
+    return fingerprint(link.hello.toolchain) if link.hello is not None else ""
 
 
 def _device(folder: bytes) -> int | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .errors import InventoryError
-from .model import DEFAULT_NICE, TRANSPORTS, Host
+from .model import DEFAULT_NICE, MISMATCHES, TRANSPORTS, Host
 
 MOST_SLOTS = 4096
 """More is a slip of the finger (a guess)."""
@@ -32,7 +32,8 @@ VARIABLES = (
     ),
     *("ansible_connection", "ansible_ssh_private_key_file", "ansible_private_key_file"),
     *("ansible_python_interpreter", "d1fleet_jobs", "d1fleet_makeargs", "d1fleet_max_jobs", "d1fleet_nice"),
-    *("d1fleet_server_setup", "d1fleet_slots", "d1fleet_transport", "d1fleet_trees"),
+    *("d1fleet_server_setup", "d1fleet_slots", "d1fleet_toolchain_mismatch", "d1fleet_transport"),
+    "d1fleet_trees",
 )
 """All that is read; nothing else of an inventory is kept anywhere, but what has our prefix."""
 
@@ -86,6 +87,7 @@ class HostVariables:
             setup=self._text("d1fleet_server_setup") or "",
             makeargs=self._list("d1fleet_makeargs"),
             trees=self._trees(),
+            toolchain_mismatch=self._choice("d1fleet_toolchain_mismatch", MISMATCHES),
         )
 
     def _check_names(self) -> None:
@@ -172,6 +174,13 @@ class HostVariables:
         if isinstance(value, list) and all(isinstance(each, str) and "\0" not in each for each in value):
             return tuple(value)
         raise self._fault(variable, f"is {value!r}", "it has to be a list of texts, or one text")
+
+    def _choice(self, variable: str, choices: Sequence[str]) -> str:
+        """One of a few words; the first of them when nothing is said."""
+        value = self._text(variable)
+        if value is None or value in choices:
+            return value or choices[0]
+        raise self._fault(variable, f"is {value!r}", f"it is one of {', '.join(choices)}")
 
     def _trees(self) -> tuple[str, ...]:
         found = self._list("d1fleet_trees", lambda text: [text])

@@ -8,6 +8,9 @@ DEFAULT_NICE = 10
 
 TRANSPORTS = ("ssh", "local")
 
+MISMATCHES = ("exclude", "fail", "ignore")
+"""What to do with a host whose toolchain is not its project's; a build only knows `exclude` and `ignore`."""
+
 
 @dataclass(frozen=True)
 class Host:
@@ -37,3 +40,5 @@ class Host:
     """Further arguments for each sub-make there."""
     trees: tuple[str, ...] = ()
     """Further folders, beside the build's own, that this host shares with the coordinator."""
+    toolchain_mismatch: str = MISMATCHES[0]
+    """One of MISMATCHES; `fail` is a playbook's, for a build it is `exclude`."""

@@ -14,6 +14,8 @@ class Policy:
 
     build: str
     """Its name on the wire: random, new each time."""
+    project: str = ""
+    """Of the inventory; empty where hosts were named without one."""
     lease_s: float = 10.0
     grace_s: float = 6.0
     heartbeat_s: float = 2.0

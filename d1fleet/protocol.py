@@ -55,7 +55,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "float": (float, int),
     "list[int]": (list,),
     "list[str]": (list,),
-    "dict[str, Any]": (dict,),
+    "dict[str, str]": (dict,),
 }
 _ITEMS: dict[str, type] = {"list[int]": int, "list[str]": str}
 _INT_LIMIT = 1 << 64
@@ -64,6 +64,9 @@ _LONGEST_S = 1e6
 _LENGTH = struct.Struct("!I")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DECODER = json.JSONDecoder()
+_MOST_PARTS, _LONGEST_NAME, _LONGEST_TEXT = 64, 100, 400
+"""Of a toolchain's parts, names and texts; server/toolchain.py has the same."""
+
 _MANY = 1 << 16
 """Above any count of slots, tokens or descriptors."""
 
@@ -145,8 +148,19 @@ def _check(message: str, name: str, kind: str, value: Any) -> None:
         good = set(map(type, value)) == {_ITEMS[kind]}
         if good and kind == "list[int]":
             good = min(value) >= 0 and max(value) < _INT_LIMIT
+    elif kind == "dict[str, str]":
+        for each in value.items():
+            for text in each:
+                _check(message, name, "str", text)
     if not good:
         raise ProtocolError(f"{message}: field {name} is not of type {kind}")
+
+
+def _parts_fault(name: str, parts: dict[str, str]) -> str:
+    if len(parts) > _MOST_PARTS:
+        return f"{name} has more than {_MOST_PARTS} parts"
+    good = all(0 < len(part) <= _LONGEST_NAME and len(text) <= _LONGEST_TEXT for part, text in parts.items())
+    return "" if good else f"{name} has a part whose name or text is out of range"
 
 
 def _block_fault(name: str, block: bytes) -> str:
@@ -206,6 +220,10 @@ class Welcome(Message):
     heartbeat_s: float = 2.0
     serial: bool = False
     """The build has no -j: no make gets a jobserver."""
+    project: str = ""
+    """Whose toolchain this host should have; empty when no project is known."""
+    toolchain: bool = False
+    """Say what compiles there also where nothing is recorded of the project: hosts are to be compared."""
     environment: bytes = b""
     """The environment the build began with, NAME=value, NUL behind each: what makefiles changed is seen
     against it.
@@ -217,6 +235,8 @@ class Welcome(Message):
             return "slots or nice out of range"
         if not all(0 < length < _LONGEST_S for length in (self.lease_s, self.heartbeat_s)):
             return "lease or heartbeat out of range"
+        if len(self.project) > _LONGEST_TEXT:
+            return "the project's name is too long"
         return _block_fault("environment", self.environment)
 
 
@@ -239,6 +259,17 @@ class Hello(Message):
     make: str = ""
     """Version of make there, such as 4.3; empty where there is none that fits."""
     python: str = ""
+    toolchain: dict[str, str] = field(default_factory=dict)
+    """What compiles there: a text for each part; empty when nobody wants to know."""
+    project_toolchain: dict[str, str] = field(default_factory=dict)
+    """The same as it was recorded there for the project; empty when nothing was."""
+    record_fault: str = ""
+    """Why that record is not believed; empty when it is, or there is none."""
+
+    def fault(self) -> str:
+        return _parts_fault("toolchain", self.toolchain) or _parts_fault(
+            "project_toolchain", self.project_toolchain
+        )
 
 
 @_message(3, "server")

@@ -16,8 +16,9 @@ from ..errors import D1fleetError, ProtocolError, UnfitError
 from ..folders import own_folder, runtime_base, slots_directory
 from ..loop import Loop
 from ..stream import FdStream
-from . import facts, process, supervisor
+from . import facts, process, supervisor, toolchain
 from .attempt import Attempt
+from .enrolled import enrolled
 from .environment import Environment, HostEnvironment, ProgramFinder
 from .jobserver import TOKEN_TICK_S, TokenFifo, TokenPipes
 from .lease import Lease
@@ -189,6 +190,15 @@ class Server:
         if self._make_version >= (4, 4):
             self.output_lock = os.memfd_create("d1fleet-output", os.MFD_CLOEXEC)
             self._sync_mutex = b"fnm:/proc/%d/fd/%d" % (os.getpid(), self.output_lock)
+        record = enrolled(welcome.project)
+        found: dict[str, str] = {}
+        if welcome.toolchain or record.parts:
+            names = self._environment.compose(welcome.environment).items()
+            found = toolchain.describe(
+                record.tools,
+                {os.fsdecode(name): os.fsdecode(value) for name, value in names},
+                toolchain.cache_folder(),
+            )
         cpus = usable_cpus()
         count = welcome.slots or cpus
         self._slots = SlotLocks(slots_directory(), count)
@@ -205,6 +215,9 @@ class Server:
             cpus=cpus,
             make=version,
             python=".".join(map(str, sys.version_info[:3])),
+            toolchain=found,
+            project_toolchain=record.parts,
+            record_fault=record.fault,
         )
 
     def _on_check_tree(self, message: protocol.CheckTree) -> None:

@@ -333,12 +333,12 @@ def _answer(argv: list[str], environ: Mapping[str, str], limit_s: float) -> byte
             if not data:
                 break
             output += data
-        # It may have closed its stdout and go on, or write without end.
-        if output is not None and len(output) < _LONGEST_ANSWER:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))
-        if process.poll() is None:
-            with contextlib.suppress(OSError):
+        try:
+            if output is None or len(output) >= _LONGEST_ANSWER:
+                raise subprocess.TimeoutExpired(argv, limit_s)
+            process.wait(max(0.0, deadline - time.monotonic()))  # it may have closed its stdout and go on
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(OSError):  # not reaped yet, so the number still is its group's
                 os.killpg(process.pid, signal.SIGKILL)
     return output
 
@@ -366,13 +366,16 @@ def _own_folder(path: str) -> str | None:
 
 def _remembered(folder: str, entry: str) -> dict[str, str] | None:
     """The parts, when no file has changed since; an entry that is cut off, odd or another's is none."""
-    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
         fd = os.open(os.path.join(folder, entry), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
+        try:
             found = os.fstat(fd)
             own = found.st_uid == os.geteuid() and not found.st_mode & 0o022
-            data = file.read(_LONGEST_CACHE + 1) if own and stat.S_ISREG(found.st_mode) else b""
-        known = json.loads(data[: _LONGEST_CACHE + 1])
+            if not own or not stat.S_ISREG(found.st_mode) or found.st_size > _LONGEST_CACHE:
+                return None
+            known = json.loads(os.read(fd, _LONGEST_CACHE))
+        finally:
+            os.close(fd)
         parts: Any = known["parts"]
         same = all(_stamp(path) == stamp for path, stamp in known["stamps"].items())
         if same and parts_fault(parts) == "":
@@ -407,6 +410,8 @@ def parts_fault(parts: Any) -> str:
             return "a part of a toolchain is no text"
         if not 0 < len(name) <= LONGEST_NAME or len(value) > LONGEST_VALUE:
             return "a part of a toolchain has a name or a text that is too long"
+        if not name.isprintable() or not value.isprintable():
+            return "a part of a toolchain holds control characters"
     return ""
 
 

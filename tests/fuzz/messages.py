@@ -32,6 +32,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     ),
     "list[int]": st.lists(_INTS, max_size=4),
     "list[str]": st.lists(st.text(max_size=4), max_size=3),
+    "dict[str, str]": st.dictionaries(st.text(max_size=4), st.text(max_size=4), max_size=3),
     "bytes": _BYTES,
 }
 

@@ -69,16 +69,23 @@ class Watched:
         self.channel = FakeChannel()
         self.told: list[str] = []
         self.messages: list[Message] = []
+        self.unfit: D1fleetError | None = None
+        """What its hello is answered with."""
         self.link = HostLink(
             self.loop,
             Host(name="h"),
             protocol.Welcome(build="b"),
+            self._admit,
             lambda _: self.told.append("up"),
             lambda _, message: self.messages.append(message),
             lambda _: self.told.append("failed"),
             lambda _: self.told.append("lost"),
         )
         self.link.connected(self.channel)
+
+    def _admit(self, link: HostLink) -> None:
+        if self.unfit is not None:
+            raise self.unfit
 
     def up(self) -> None:
         self.channel.say(GREETING + b"have\n" + encode(HELLO))

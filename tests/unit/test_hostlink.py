@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from d1fleet import protocol
-from d1fleet.errors import ConnectError, HostError, ProtocolError, ServerStartError
+from d1fleet.errors import ConnectError, HostError, ProtocolError, ServerStartError, UnfitError
 from d1fleet.hostlink import HostLink, State
 from d1fleet.protocol import Decoder, encode
 from tests.fuzz.test_fuzz_hostlink import GREETING, HELLO, FakeChannel, Watched
@@ -61,6 +61,25 @@ def test_the_end_of_a_host_that_was_up(watched: Watched) -> None:
     assert "the connection ended (exit status 1)" in watched.link.error.message
     assert watched.link.state is State.LOST
     assert watched.told == ["up", "lost"]
+
+
+def test_a_host_that_is_not_admitted_never_was_up(watched: Watched) -> None:
+    watched.unfit = UnfitError("another compiler", "install ours")
+    watched.channel.say(GREETING + b"have\n" + encode(HELLO) + encode(protocol.Beat(seq=1)))
+    assert watched.link.error is watched.unfit
+    assert (watched.link.state, watched.told, watched.messages) == (State.FAILED, ["failed"], [])
+    assert watched.link.hello == HELLO  # for the record
+    watched.finish()
+
+
+def test_at_work_until_the_end_is_told(watched: Watched) -> None:
+    watched.up()
+    found = [watched.link.at_work]
+    watched.link.send(protocol.Run(2))
+    found.append(watched.link.at_work)
+    watched.channel.say(encode(protocol.Exit(2)))
+    assert [*found, watched.link.at_work] == [False, True, False]
+    watched.finish()
 
 
 def test_nothing_is_sent_to_a_host_that_is_gone(watched: Watched) -> None:

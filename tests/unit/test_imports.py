@@ -54,7 +54,7 @@ LAYERS = [
     "inventory_cache inventory setting_values settings",
     "transport transport.base transport.launcher transport.pack transport.local transport.sshconfig",
     "transport.ssherrors transport.sshkeys transport.sshchannel transport.ssh",
-    "hostlink",
+    "hostlink toolchains",
     "hosts job connect",
     "tokendesk fallback",
     "coordinator",
@@ -195,12 +195,13 @@ def test_imports_point_one_way() -> None:
                 assert height[used] <= height[name], f"{name} imports {used}"
 
 
-def test_the_coordinators_side_uses_of_the_server_only_process() -> None:
-    """Its process control is Linux's, not the server's."""
+def test_what_the_coordinators_side_uses_of_the_server() -> None:
+    """Its process control is Linux's, not the server's; toolchains are compared here and described there."""
     for name in IMPORTS:
         if name.startswith("server") or name == "transport.bootstrap":
             continue
-        assert {used for used in _ours(name) if used.startswith("server")} <= {"server.process"}, name
+        used = {used for used in _ours(name) if used.startswith("server")}
+        assert used <= {"server.process", "server.toolchain"}, name
 
 
 def test_nothing_imports_the_command_line_or_the_registry() -> None:

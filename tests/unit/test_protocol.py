@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from d1fleet import protocol
 from d1fleet.errors import ProtocolError
 from d1fleet.protocol import Decoder, Message, encode
+from d1fleet.server import toolchain
 
 LITERAL: list[tuple[Message, bytes]] = [
     (protocol.Grant(seq=7), b"\0\0\0\x0d\x07\0\0\0\0" + b'\0\0\0\x09{"seq":7}'),
@@ -58,6 +59,7 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "str": _TEXT,
     "list[int]": st.lists(_INTS, max_size=5),
     "list[str]": st.lists(_TEXT, max_size=5),
+    "dict[str, str]": st.dictionaries(_TEXT.filter(bool), _TEXT, max_size=5),
     "bytes": st.binary(max_size=60),
 }
 _RANGES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
@@ -225,6 +227,45 @@ def test_refused_in_a_run(name: str, value: object) -> None:
     frame = _control(20, _run_fields(**{name: value}), b"/", b"make\0", b"")
     with pytest.raises(ProtocolError, match=f"{name} is not of type"):
         list(Decoder("coordinator").feed(frame))
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ([["cc", "x"]], "not of type dict"),
+        ("cc", "not of type dict"),
+        (None, "not of type dict"),
+        ({"cc": 1}, "not of type str"),
+        ({"cc": None}, "not of type str"),
+        ({"cc": {"cc": "x"}}, "not of type str"),
+        ({"cc": "\0"}, "not of type str"),
+        ({"c\0": ""}, "not of type str"),
+        ({"cc": "\ud800"}, "not of type str"),
+        ({"": "x"}, "out of range"),
+        ({"c" * (toolchain.LONGEST_NAME + 1): "x"}, "out of range"),
+        ({"cc": "x" * (toolchain.LONGEST_VALUE + 1)}, "out of range"),
+        ({str(number): "x" for number in range(toolchain.MOST_PARTS + 1)}, "more than 64 parts"),
+    ],
+)
+@pytest.mark.parametrize("name", ["toolchain", "project_toolchain"])
+def test_toolchains_that_are_refused(name: str, parts: object, words: str) -> None:
+    fields = {name: getattr(protocol.Hello(), name) for name, _ in protocol.Hello._JSON}
+    with pytest.raises(ProtocolError, match=f"{name} .*{words}"):
+        list(Decoder("server").feed(_control(2, fields | {name: parts})))
+
+
+def test_the_greatest_toolchain_is_not_refused() -> None:
+    parts = {
+        f"{number:{toolchain.LONGEST_NAME}}": "x" * toolchain.LONGEST_VALUE
+        for number in range(toolchain.MOST_PARTS)
+    }
+    hello = protocol.Hello(toolchain=parts, project_toolchain=parts)
+    assert list(Decoder("server").feed(encode(hello))) == [hello]
+
+
+def test_a_projects_name_is_bounded() -> None:
+    with pytest.raises(ProtocolError, match="name is too long"):
+        list(Decoder("coordinator").feed(encode(protocol.Welcome(project="p" * 401))))
 
 
 def test_a_whole_run_is_not_refused() -> None:

@@ -1,0 +1,127 @@
+"""Which hosts of a build have the toolchain that their project has. Pure.
+
+Hosts that are enrolled have a record of their project's toolchain: the first one that is up with a
+record says what it is, and the others are held to it. Where no host has a record, nothing says who is right:
+hosts are compared with the first one that has a compiler, and a difference is a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .protocol import Hello
+from .server.toolchain import differences, has_compiler
+
+_SHOWN = 4
+"""Differences in one message; one is mostly followed by others."""
+
+_MEND = "or set d1fleet_toolchain_mismatch: ignore"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be done about a host's toolchain: nothing, when all is empty."""
+
+    reason: str = ""
+    """Why it is left out."""
+    mend: str = ""
+    note: str = ""
+    """What has to be said of it, though it takes part."""
+
+
+class Toolchains:
+    """Judges the hosts of one build as they come up.
+
+    Args:
+        project: its name, for messages; empty where there is none.
+    """
+
+    def __init__(self, project: str) -> None:
+        self._project = project
+        self._recorded: tuple[str, Mapping[str, str]] | None = None
+        """The project's toolchain, and on whose word."""
+        self._first: tuple[str, Mapping[str, str]] | None = None
+        """The first host with a compiler and without a record, and what it has."""
+        self._without_record: dict[str, Hello] = {}
+        """Hosts that were admitted without a record, as long as no other had one either."""
+        self.overtaken: dict[str, Verdict] = {}
+        """Those of them that another host's record, which came later, leaves out."""
+
+    def judge(self, host: str, mismatch: str, hello: Hello) -> Verdict:
+        """What a host's hello says of its toolchain. Each host is judged once, at its hello.
+
+        Args:
+            mismatch: one of MISMATCHES.
+        """
+        if mismatch == "ignore":
+            return Verdict()
+        if hello.record_fault:
+            return Verdict(
+                f"its record of toolchains is not believed: {hello.record_fault}",
+                f"run site.yml for it (role toolchain), {_MEND}",
+            )
+        if hello.project_toolchain:
+            verdict = self._compare_record(host, hello.project_toolchain)
+            return verdict if verdict.reason else self._compare_parts(hello)
+        if self._recorded is not None:
+            return self._compare_parts(hello)
+        self._without_record[host] = hello
+        return self._compare_hosts(host, hello.toolchain)
+
+    def _compare_record(self, host: str, record: Mapping[str, str]) -> Verdict:
+        if self._recorded is None:
+            self._recorded = host, record
+            for name, hello in self._without_record.items():
+                verdict = self._compare_parts(hello)
+                if verdict.reason:
+                    self.overtaken[name] = verdict
+            self._without_record.clear()
+            return Verdict()
+        first, expected = self._recorded
+        found = differences(expected, record, f"{first}'s")
+        found += [f"{name}: only there" for name in record if name not in expected]
+        if not found:
+            return Verdict()
+        return Verdict(
+            f"its record of project {self._project}'s toolchain is another than {first}'s: {_some(found)}",
+            f"run site.yml for both (role toolchain), {_MEND}",
+        )
+
+    def _compare_parts(self, hello: Hello) -> Verdict:
+        if self._recorded is None:
+            return Verdict()
+        first, expected = self._recorded
+        mend = f"run site.yml for it (role toolchain), {_MEND}"
+        unknown: list[str] = []
+        if not hello.project_toolchain:
+            # Without a record it did not know which further tools to look for.
+            unknown = [name for name in expected if name not in hello.toolchain]
+            expected = {name: text for name, text in expected.items() if name in hello.toolchain}
+        found = differences(expected, hello.toolchain)
+        if found:
+            return Verdict(f"its toolchain is not project {self._project}'s: {_some(found)}", mend)
+        if unknown:
+            return Verdict(
+                f"it has no record of project {self._project}'s toolchain, as {first} has:"
+                f" what its {', '.join(unknown[:_SHOWN])} is cannot be told",
+                mend,
+            )
+        return Verdict()
+
+    def _compare_hosts(self, host: str, parts: Mapping[str, str]) -> Verdict:
+        if not has_compiler(parts):
+            return Verdict()  # perhaps nobody compiles in this project
+        if self._first is None:
+            self._first = host, parts
+            return Verdict()
+        first, expected = self._first
+        found = differences(expected, parts, first)
+        if not found:
+            return Verdict()
+        return Verdict(note=f"its toolchain differs from {first}'s: {found[0]}; objects may not fit together")
+
+
+def _some(found: list[str]) -> str:
+    more = len(found) - _SHOWN
+    return "; ".join([*found[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])

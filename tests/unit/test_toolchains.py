@@ -1,0 +1,123 @@
+"""Who is left out for its toolchain, who is spoken of, and what is said."""
+
+from __future__ import annotations
+
+from d1fleet.protocol import Hello
+from d1fleet.server.toolchain import TOOLS
+from d1fleet.toolchains import Toolchains, Verdict
+
+FINE = Verdict()
+OURS = {"machine": "x86_64", "cc": "gcc 14", "c++": "g++ 14", "ld": "GNU ld 2.44"}
+THEIRS = OURS | {"cc": "gcc 12"}
+CROSS = {"arm-gcc": "arm-gcc 14"}
+
+
+def recorded(found: dict[str, str], record: dict[str, str] = OURS) -> Hello:
+    return Hello(toolchain=found, project_toolchain=record)
+
+
+def test_hosts_that_have_what_the_record_says() -> None:
+    judge = Toolchains("demo").judge
+    assert judge("alder", "exclude", recorded(OURS)) == FINE
+    assert judge("birch", "fail", recorded(OURS | {"newer": "part"})) == FINE
+
+
+def test_another_toolchain_than_the_projects_is_left_out() -> None:
+    judge = Toolchains("demo").judge
+    judge("alder", "exclude", recorded(OURS))
+    for mismatch in ("exclude", "fail"):
+        verdict = judge("birch", mismatch, recorded(THEIRS))
+        assert verdict.reason == "its toolchain is not project demo's: cc: gcc 12, the project has gcc 14"
+        assert verdict.mend.startswith("run site.yml for it (role toolchain), or set d1fleet_toolchain_mis")
+        assert not verdict.note
+
+
+def test_the_first_host_is_held_to_its_own_record() -> None:
+    toolchains = Toolchains("demo")
+    assert "cc: gcc 12" in toolchains.judge("alder", "exclude", recorded(THEIRS)).reason
+    assert toolchains.judge("birch", "exclude", recorded(OURS)) == FINE
+
+
+def test_a_tool_of_the_project_that_is_missing() -> None:
+    verdict = Toolchains("demo").judge("alder", "exclude", recorded(OURS, OURS | CROSS))
+    assert verdict.reason.endswith(": arm-gcc: none, the project has arm-gcc 14")
+
+
+def test_many_differences_are_not_all_said() -> None:
+    record = {name: "1" for name in TOOLS} | {"libc": "1", "headers": "1"}
+    reason = Toolchains("demo").judge("alder", "exclude", recorded({}, record)).reason
+    assert reason.count("the project has") == 4
+    assert reason.endswith("; and 3 more")
+
+
+def test_records_that_differ() -> None:
+    judge = Toolchains("demo").judge
+    judge("alder", "exclude", recorded(OURS))
+    verdict = judge("birch", "exclude", recorded(THEIRS, THEIRS))
+    assert verdict.reason == (
+        "its record of project demo's toolchain is another than alder's: cc: gcc 12, alder's has gcc 14"
+    )
+    assert verdict.mend.startswith("run site.yml for both")
+
+
+def test_a_record_that_has_a_tool_more() -> None:
+    judge = Toolchains("demo").judge
+    judge("alder", "exclude", recorded(OURS))
+    assert "arm-gcc: only there" in judge("birch", "exclude", recorded(OURS, OURS | CROSS)).reason
+
+
+def test_a_record_that_is_not_believed() -> None:
+    verdict = Toolchains("demo").judge("alder", "exclude", Hello(toolchain=OURS, record_fault="mode 0666"))
+    assert verdict.reason == "its record of toolchains is not believed: mode 0666"
+    assert "run site.yml" in verdict.mend
+
+
+def test_a_host_without_a_record_among_enrolled_ones() -> None:
+    judge = Toolchains("demo").judge
+    judge("alder", "exclude", recorded(OURS))
+    assert judge("birch", "exclude", Hello(toolchain=OURS)) == FINE
+    assert "cc: gcc 12, the project has" in judge("cedar", "exclude", Hello(toolchain=THEIRS)).reason
+
+
+def test_what_a_host_without_a_record_was_not_asked_is_not_guessed() -> None:
+    judge = Toolchains("demo").judge
+    judge("alder", "exclude", recorded(OURS | CROSS, OURS | CROSS))
+    verdict = judge("birch", "exclude", Hello(toolchain=OURS))
+    assert verdict.reason == (
+        "it has no record of project demo's toolchain, as alder has: what its arm-gcc is cannot be told"
+    )
+
+
+def test_a_record_that_comes_late_overtakes() -> None:
+    toolchains = Toolchains("demo")
+    assert toolchains.judge("alder", "exclude", Hello(toolchain=THEIRS)) == FINE
+    assert toolchains.judge("birch", "exclude", Hello(toolchain=OURS)).note
+    assert toolchains.judge("cedar", "ignore", Hello(toolchain=THEIRS)) == FINE
+    assert toolchains.judge("dogwood", "exclude", recorded(OURS)) == FINE
+    assert set(toolchains.overtaken) == {"alder"}
+    assert "cc: gcc 12" in toolchains.overtaken["alder"].reason
+
+
+def test_without_records_a_difference_is_a_note() -> None:
+    judge = Toolchains("").judge
+    assert judge("alder", "exclude", Hello(toolchain=OURS)) == FINE
+    assert judge("birch", "exclude", Hello(toolchain=OURS)) == FINE
+    assert judge("cedar", "exclude", Hello(toolchain=THEIRS | {"ld": "lld 19"})) == Verdict(
+        note="its toolchain differs from alder's: cc: gcc 12, alder has gcc 14; objects may not fit together"
+    )
+
+
+def test_without_records_and_compilers_nobody_is_spoken_of() -> None:
+    judge = Toolchains("").judge
+    bare = {"machine": "x86_64", "cc": "none", "c++": "none", "ld": "none"}
+    for name, parts in {"alder": bare, "birch": OURS, "cedar": bare, "dogwood": {}}.items():
+        assert judge(name, "exclude", Hello(toolchain=parts)) == FINE
+    assert "differs from birch's" in judge("elm", "exclude", Hello(toolchain=THEIRS)).note
+
+
+def test_whoever_is_ignored_is_not_judged_and_sets_no_measure() -> None:
+    toolchains = Toolchains("demo")
+    assert toolchains.judge("alder", "ignore", recorded(OURS, THEIRS)) == FINE
+    assert toolchains.judge("birch", "ignore", Hello(record_fault="mode 0666")) == FINE
+    assert toolchains.judge("cedar", "exclude", recorded(OURS)) == FINE
+    assert toolchains.judge("dogwood", "ignore", Hello(toolchain=THEIRS)) == FINE
