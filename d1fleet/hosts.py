@@ -167,6 +167,12 @@ class Hosts:
         if link.placement is not None and link.at_work:
             link.placement.up = False
             words.say(f"host {link.host.name} gets no more sub-makes: {error}")
+            self._record.write(
+                event="host-drained",
+                host=link.host.name,
+                reason=error.message,
+                fingerprint=_fingerprint(link),
+            )
         else:
             link.fail(error)
 

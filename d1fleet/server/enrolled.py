@@ -84,8 +84,10 @@ def _of(project: str, data: bytes) -> Enrolled:
     if project not in record["projects"]:
         return Enrolled()
     found = record["projects"][project]
-    if not isinstance(found, dict) or not found.get("parts"):
+    if not isinstance(found, dict) or "parts" not in found:
         raise ValueError("the project has no parts in it")
+    if found["parts"] == {}:
+        return Enrolled()  # none of its hosts could be reached when this one was enrolled
     tools = found.get("tools", [])
     if not isinstance(tools, list) or len(tools) > toolchain.MOST_TOOLS:
         raise ValueError(f"the project's tools are no list of at most {toolchain.MOST_TOOLS}")

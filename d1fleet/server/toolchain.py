@@ -19,6 +19,7 @@ A part that is not there is `none`. No value holds a path or a time: they differ
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -30,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 Stamp = Optional[list[int]]
@@ -60,6 +61,9 @@ _EACH_LIMIT_S = 3.0
 """For one answer of a compiler; a guess: they take some ms, and a cold disk or an NFS server a second."""
 _LIMIT_S = 8.0
 """For all of them: who waits for a server's hello gives up after 45 s, and its setup may take 30."""
+_WAIT_LIMIT_S = 3.0
+"""How long to wait for another server of this user that looks at the same."""
+_WAIT_STEP_S = 0.01
 _LONGEST_ANSWER = 4096
 _LONGEST_LINE = 160
 _HASH_DIGITS = 12
@@ -120,17 +124,31 @@ def describe(
     paths = {name: _find(name, environ.get("PATH", _DEFAULT_PATH)) for name in names}
     entry = _entry_name(paths, environ)
     folder = _own_folder(cache) if cache else None
-    known = _remembered(folder, entry) if folder else None
+    if folder is None:
+        return _look(names, paths, environ)[0]
+    known = _remembered(folder, entry)
     if known is not None:
         return known
+    with _alone(folder):
+        known = _remembered(folder, entry)  # another server of ours has looked meanwhile
+        if known is not None:
+            return known
+        parts, stamps = _look(names, paths, environ)
+        if stamps is not None:
+            _remember(folder, entry, stamps, parts)
+    return parts
+
+
+def _look(
+    names: Sequence[str], paths: Mapping[str, str | None], environ: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, Stamp] | None]:
+    """The parts, and the stamps of the files that they come from; none when not all answers came in time."""
     look = _Look(environ)
     parts = {"machine": os.uname().machine}
     parts.update((name, look.tool(name, paths[name], further=name not in TOOLS)) for name in names)
     parts["libc"] = look.libc()
     parts["headers"] = look.headers()
-    if folder and look.sure:
-        _remember(folder, entry, look.stamps, parts)
-    return parts
+    return parts, look.stamps if look.sure else None
 
 
 def cache_folder(environ: Mapping[str, str] = os.environ) -> str | None:
@@ -362,6 +380,26 @@ def _own_folder(path: str) -> str | None:
         return None
     own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
     return path if own else None
+
+
+@contextlib.contextmanager
+def _alone(folder: str) -> Iterator[None]:
+    """One server of this user looks at a time, as far as that can be had: the others get what it finds."""
+    fd = -1
+    try:
+        with contextlib.suppress(OSError):
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            deadline = time.monotonic() + _WAIT_LIMIT_S
+            while time.monotonic() < deadline:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(_WAIT_STEP_S)
+        yield
+    finally:
+        if fd >= 0:
+            os.close(fd)
 
 
 def _remembered(folder: str, entry: str) -> dict[str, str] | None:

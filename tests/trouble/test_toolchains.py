@@ -165,6 +165,30 @@ def test_a_record_that_others_can_write(tmp_path: Path, ours: dict[str, str]) ->
     assert fleet.used() == {"alder"}
 
 
+def test_a_record_that_comes_late(tmp_path: Path, ours: dict[str, str]) -> None:
+    """alder, without a record, is at work when birch comes and says what the project has."""
+    fleet = Fleet(tmp_path, count=1)
+    started = tmp_path / "started"
+    (fleet.tree / "sub.mk").write_text(
+        f"%: ; @touch {started}; until grep -q host-up.*birch {fleet.record}; do sleep 0.02; done;"
+        " echo made $@\n"
+    )
+    fleet.host("alder", d1fleet_server_setup=fleet.other_compiler(), d1fleet_slots=1)
+    fleet.host(
+        "birch",
+        ansible_python_interpreter=fleet.enrolled("birch", ours),
+        d1fleet_server_setup=f"until test -e {started}; do sleep 0.02; done;",
+    )
+    end = fleet.build()
+    assert (
+        "host alder gets no more sub-makes: its toolchain is not project demo's: cc: cc (Other" in end.stderr
+    )
+    assert set(fleet.events("host-drained")) == {"alder"}
+    lines = map(json.loads, fleet.record.read_text().splitlines())
+    where = [line["host"] for line in lines if line["event"] == "job"]
+    assert sorted(where) == ["alder", "birch", "birch", "birch"]  # what it had begun it ended
+
+
 def test_a_tool_of_the_project_that_a_host_lacks(tmp_path: Path, ours: dict[str, str]) -> None:
     fleet = Fleet(tmp_path, count=2)
     tools = ["no-such-tool", "sh"]

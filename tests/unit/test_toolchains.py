@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
+from d1fleet.errors import InventoryError
+from d1fleet.fleet import Inventory
+from d1fleet.hostvars import HostVariables
 from d1fleet.protocol import Hello
 from d1fleet.server.toolchain import TOOLS
 from d1fleet.toolchains import Toolchains, Verdict
 
+MISMATCH = "d1fleet_toolchain_mismatch"
 FINE = Verdict()
 OURS = {"machine": "x86_64", "cc": "gcc 14", "c++": "g++ 14", "ld": "GNU ld 2.44"}
 THEIRS = OURS | {"cc": "gcc 12"}
@@ -121,3 +127,30 @@ def test_whoever_is_ignored_is_not_judged_and_sets_no_measure() -> None:
     assert toolchains.judge("birch", "ignore", Hello(record_fault="mode 0666")) == FINE
     assert toolchains.judge("cedar", "exclude", recorded(OURS)) == FINE
     assert toolchains.judge("dogwood", "ignore", Hello(toolchain=THEIRS)) == FINE
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [({}, "exclude"), *(({MISMATCH: word}, word) for word in ("exclude", "fail", "ignore"))],
+)
+def test_the_inventory_says_what_a_mismatch_means(variables: dict[str, str], found: str) -> None:
+    inventory = Inventory.of(
+        {
+            "_meta": {"hostvars": {"alder": variables}},
+            "projects": {"children": ["demo"]},
+            "demo": {"hosts": ["alder"]},
+        }
+    )
+    assert inventory.fleet("demo").hosts[0].toolchain_mismatch == found
+
+
+@pytest.mark.parametrize("value", ["", "warn", "Ignore", True, ["ignore"], "{{ x }}"])
+def test_other_words_for_it_are_refused(value: object) -> None:
+    with pytest.raises(InventoryError, match=f"host alder: {MISMATCH} is "):
+        HostVariables("alder", {MISMATCH: value}).host()
+
+
+def test_a_misspelt_variable_is_found_out() -> None:
+    with pytest.raises(InventoryError, match="no variable") as caught:
+        HostVariables("alder", {"d1fleet_toolchain_missmatch": "ignore"}).host()
+    assert MISMATCH in caught.value.mend

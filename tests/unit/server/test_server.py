@@ -66,6 +66,31 @@ def test_hello(start: Start) -> None:
     assert peer.stderr == ""
 
 
+def test_hello_says_what_compiles_in_the_path_of_jobs(start: Start) -> None:
+    peer = start(begin=False)
+    stub = peer.bin / "cc"
+    stub.write_text('#!/bin/sh\necho "cc of $FLAVOUR"\n')
+    stub.chmod(0o755)
+    peer.send(peer.welcome(toolchain=True, setup="FLAVOUR=setup"))
+    hello = peer.next(protocol.Hello)
+    assert hello.toolchain["cc"].startswith("cc of setup [")
+    assert hello.toolchain["machine"] == os.uname().machine
+    assert (hello.project_toolchain, hello.record_fault) == ({}, "")
+    assert peer.end() == 0
+
+
+def test_nobody_looks_for_compilers_where_nobody_asks(start: Start) -> None:
+    peer = start(begin=False)
+    stub = peer.bin / "cc"
+    stub.write_text("#!/bin/sh\n: > ${0%/*}/asked\n")
+    stub.chmod(0o755)
+    peer.send(peer.welcome(project="no such project on this machine"))
+    hello = peer.next(protocol.Hello)
+    assert (hello.toolchain, hello.project_toolchain, hello.record_fault) == ({}, {}, "")
+    assert not (peer.bin / "asked").exists()
+    assert peer.end() == 0
+
+
 def test_slots_are_the_usable_cpus_by_default(start: Start) -> None:
     peer = start(begin=False)
     peer.send(peer.welcome(slots=0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -253,6 +255,29 @@ def test_the_second_time_nobody_is_asked(host: Pretended, cache: Path) -> None:
     assert host.asked() == asked
     assert cache.stat().st_mode & 0o777 == 0o700
     assert [path.stat().st_mode & 0o777 for path in cache.iterdir()] == [0o600]
+
+
+def test_servers_that_start_together_look_once(host: Pretended, cache: Path) -> None:
+    host.parts()
+    once = host.asked()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: host.parts(cache=str(cache)), range(4)))
+    assert found == [found[0]] * 4
+    assert host.asked() == 2 * once
+
+
+def test_a_server_that_looks_for_ever_holds_up_nobody(
+    host: Pretended, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toolchain, "_WAIT_LIMIT_S", 0.2)
+    expected = host.parts()
+    cache.mkdir(0o700, parents=True)
+    fd = os.open(cache, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        assert host.parts(cache=str(cache)) == expected
+    finally:
+        os.close(fd)
 
 
 CHANGES: dict[str, Callable[[Pretended], object]] = {
