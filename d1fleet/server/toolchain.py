@@ -40,6 +40,8 @@ Stamp = Optional[list[int]]
 NONE = "none"
 """Value of a part that is not there."""
 
+_NO_ANSWER = "no answer"
+
 TOOLS = ("cc", "c++", "as", "ld", "ar")
 """Looked at on every host."""
 
@@ -57,9 +59,9 @@ _FORMULA = 1
 """Goes up when the same host would be described in other words: what older ones remember is void then."""
 
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
-_EACH_LIMIT_S = 3.0
+_EACH_LIMIT_S = 4.0
 """For one answer of a compiler; a guess: they take some ms, and a cold disk or an NFS server a second."""
-_LIMIT_S = 8.0
+_LIMIT_S = 10.0
 """For all of them: who waits for a server's hello gives up after 45 s, and its setup may take 30."""
 _WAIT_LIMIT_S = 3.0
 """How long to wait for another server of this user that looks at the same."""
@@ -186,7 +188,7 @@ class _Look:
         self._until = time.monotonic() + _LIMIT_S
         self.stamps: dict[str, Stamp] = {}
         self.sure = True
-        """All answers came in time: the same would come again."""
+        """All answers came, and in time: the same would come again."""
 
     def tool(self, name: str, path: str | None, further: bool) -> str:
         """One tool, in words."""
@@ -268,7 +270,10 @@ class _Look:
         try:
             with open(path, "rb") as file:
                 lines = file.read(_LONGEST_CACHE * 16).splitlines()
+        except FileNotFoundError:
+            return []
         except OSError:
+            self.sure = False
             return []
         return sorted(line for line in lines if b"  usr/share/" not in line)
 
@@ -303,6 +308,7 @@ class _Look:
                 while size := file.readinto(buffer):
                     digest.update(memoryview(buffer)[:size])
         except OSError:
+            self.sure = False
             return "unreadable"
         return digest.hexdigest()[:_HASH_DIGITS]
 
@@ -311,19 +317,18 @@ class _Look:
         limit_s = min(_EACH_LIMIT_S, self._until - time.monotonic())
         if not path:
             return ""
-        if limit_s <= 0:
-            self.sure = False
-            return ""
-        answer = _answer([path, *arguments], self._environ, limit_s)
+        answer = _answer([path, *arguments], self._environ, limit_s) if limit_s > 0 else None
         if answer is None:
             self.sure = False
-            return "" if arguments != ("--version",) else f"no answer within {_EACH_LIMIT_S:.0f} s"
+            return _NO_ANSWER if arguments == ("--version",) else ""
         line = answer.decode("utf-8", "replace").lstrip().split("\n", 1)[0].strip()
         return "".join(c if c.isprintable() else "?" for c in line)[:_LONGEST_LINE]
 
 
 def _answer(argv: list[str], environ: Mapping[str, str], limit_s: float) -> bytes | None:
-    """What a program prints on stdout, up to a limit; None when it takes too long. It is dead after that."""
+    """What a program prints on stdout, up to a limit; None when it takes too long, dies of a signal, or
+    cannot be started, as where memory is short: next time it may answer. It is dead after that.
+    """
     try:
         process = subprocess.Popen(
             argv,
@@ -335,7 +340,7 @@ def _answer(argv: list[str], environ: Mapping[str, str], limit_s: float) -> byte
             start_new_session=True,
         )
     except (OSError, ValueError):
-        return b""
+        return None
     deadline = time.monotonic() + limit_s
     output: bytes | None = b""
     with process:
@@ -354,7 +359,9 @@ def _answer(argv: list[str], environ: Mapping[str, str], limit_s: float) -> byte
         try:
             if output is None or len(output) >= _LONGEST_ANSWER:
                 raise subprocess.TimeoutExpired(argv, limit_s)
-            process.wait(max(0.0, deadline - time.monotonic()))  # it may have closed its stdout and go on
+            # It may have closed its stdout and go on.
+            if process.wait(max(0.0, deadline - time.monotonic())) < 0:
+                output = None
         except subprocess.TimeoutExpired:
             with contextlib.suppress(OSError):  # not reaped yet, so the number still is its group's
                 os.killpg(process.pid, signal.SIGKILL)
