@@ -14,6 +14,9 @@ from .model import Host
 PROJECTS = "projects"
 """The group whose children are projects."""
 
+EXAMPLE = "d1fleet_this_is_an_example"
+"""The variable that marks the inventory that comes with d1fleet, until somebody has edited it."""
+
 ALL = "all"
 """The name of the one project of an inventory without that group."""
 
@@ -100,8 +103,13 @@ class Inventory:
 
         Raises:
             UnknownProjectError: there is no such project, or several to choose from.
-            InventoryError: it has no hosts, or a variable has a value that cannot be used.
+            InventoryError: it has no hosts, or a value that cannot be used, or is our example still.
         """
+        if any(found.get(EXAMPLE) for found in self.variables.values()):
+            raise InventoryError(
+                "this inventory is the example that came with d1fleet: its hosts do not exist",
+                f"put your own hosts into it, then remove the line {EXAMPLE} in group_vars/projects.yml",
+            )
         known = self.projects()
         if project is None and len(known) > 1:
             raise UnknownProjectError(
