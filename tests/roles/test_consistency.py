@@ -1,0 +1,166 @@
+"""What is said of a variable or a version in several places is the same in all of them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from d1fleet.hostvars import VARIABLES
+from tests.roles.roles import ROLES, ROOT, load, options, play
+
+_PREFIX = "d1fleet_"
+
+pytestmark = pytest.mark.timeout(300)
+"""A play takes some seconds, on a busy machine a minute."""
+
+
+def _table(role: str) -> dict[str, list[str]]:
+    rows = re.findall(
+        r"^\| `(d1fleet_\w+)` \| (.*) \|$", (ROOT / "roles" / role / "README.md").read_text(), re.M
+    )
+    return {name: rest.split(" | ") for name, rest in rows}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_are_those_of_the_argument_specs(role: str) -> None:
+    said = {name: option["default"] for name, option in options(role).items() if "default" in option}
+    assert (load(f"roles/{role}/defaults/main.yml") or {}) == said
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_variable_has_our_prefix_and_a_description(role: str) -> None:
+    for name, option in options(role).items():
+        assert name.startswith(_PREFIX)
+        assert option["description"] and option["type"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_readme_has_each_variable_with_its_default(role: str) -> None:
+    table = _table(role)
+    assert list(table) == list(options(role))
+    for name, option in options(role).items():
+        default, meaning = table[name][1:]
+        if "default" not in option:
+            assert default == "not set"
+        elif "{{" not in str(option["default"]):
+            assert yaml.safe_load(default.strip("`")) == option["default"], name
+        assert meaning == option["description"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_are_commented(role: str) -> None:
+    lines = (ROOT / "roles" / role / "defaults" / "main.yml").read_text().splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith(_PREFIX):
+            assert lines[number - 1].startswith("#"), line
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_role_is_complete(role: str) -> None:
+    folder = ROOT / "roles" / role
+    assert {"README.md", "defaults", "meta", "tasks"} <= {path.name for path in folder.iterdir()}
+    depends = [each["role"] for each in load(f"roles/{role}/meta/main.yml")["dependencies"]]
+    assert depends == ([] if role == "fleet" else ["fleet"])
+    phases = load(f"roles/{role}/tasks/main.yml")
+    assert all("ansible.builtin.import_tasks" in phase for phase in phases)
+
+
+def test_known_variables_are_those_of_roles_and_builds() -> None:
+    known = {name for role in ROLES for name in options(role)}
+    known |= {name for name in VARIABLES if name.startswith(_PREFIX)}
+    assert load("roles/fleet/vars/main.yml")["_d1fleet_known_variables"] == sorted(known)
+
+
+def test_a_variable_of_roles_alone_is_not_taken_for_a_misspelt_one_of_builds() -> None:
+    for name in {name for role in ROLES for name in options(role)} - set(VARIABLES):
+        assert not difflib.get_close_matches(name, VARIABLES, 1, 0.85), name
+
+
+def test_variables_of_builds_stand_with_the_role_of_the_server() -> None:
+    elsewhere = {name for role in ROLES if role != "d1make_server" for name in options(role)}
+    of_builds = {name for name in VARIABLES if name.startswith(_PREFIX)} - elsewhere
+    assert of_builds == set(options("d1make_server"))
+
+
+def test_one_name_means_one_thing() -> None:
+    names = [name for role in ROLES for name in options(role)]
+    assert len(names) == len(set(names))
+
+
+def test_the_collection_has_the_version_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert load("galaxy.yml")["version"] == project["version"]
+
+
+def test_facts_are_read_by_ansible_facts_alone() -> None:
+    injected = re.compile(
+        r"\bansible_(os_family|distribution|hostname|fqdn|local|all_ipv4|default_ipv4|processor)"
+    )
+    files = [
+        *(ROOT / "roles").rglob("*.yml"),
+        *(ROOT / "roles").rglob("*.j2"),
+        *(ROOT / "playbooks").rglob("*.yml"),
+    ]
+    for file in files:
+        for line in file.read_text().splitlines():
+            assert not injected.search(line.replace("ansible_facts.ansible_local", "")), f"{file}: {line}"
+
+
+def test_the_playbook_is_one_that_ansible_can_read(tmp_path: Path) -> None:
+    assert play("--syntax-check", controls=tmp_path / "c").code == 0
+
+
+@pytest.mark.parametrize("limit", [(), ("--limit", "alder")])
+def test_the_example_inventory_is_refused(tmp_path: Path, limit: tuple[str, ...]) -> None:
+    done = play(*limit, controls=tmp_path / "c")
+    assert done.code == 2
+    assert "remove the line d1fleet_this_is_an_example" in done.words
+    assert "UNREACHABLE" not in done.text
+
+
+def test_an_inventory_without_projects_is_refused(tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text("project:\n  hosts:\n    alder:\n      ansible_host: 192.0.2.1\n")
+    done = play("--inventory", inventory, controls=tmp_path / "c")
+    assert done.code == 2
+    assert "no hosts in a group `projects`" in done.words
+
+
+_VALUES = {
+    "d1fleet_slotss: 4": "no variable d1fleet_slotss: did you mean d1fleet_slots?",
+    "d1fleet_my_own: 4": "There is no variable d1fleet_my_own. Correct",
+    "d1fleet_toolchain_mismatch: leave": "value of d1fleet_toolchain_mismatch must be one of: exclude, fail, ignore",
+    "d1fleet_builders: [{name: ada}]": "missing required arguments: uid found in d1fleet_builders",
+    "d1fleet_builders: [{name: ada, uid: 7, authorized_keys: ['from=\"x\" ssh-ed25519 AAAA']}]": "without options",
+    "d1fleet_builders: [{name: ada, uid: 7}, {name: bob, uid: 7}]": "a uid of its own",
+    "d1fleet_toolchain_versions: {gcc: 12.2}": "in quotes",
+    "d1fleet_slots: 0": "1 to 4096",
+    "d1fleet_jobs: all": "auto, or 1 to 4096",
+    "d1fleet_trees: [src]": "absolute paths",
+}
+
+
+def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
+    """On this machine, in check mode: no play gets as far as the end. One run for all: each is a host."""
+    hosts: dict[str, dict[str, object]] = {}
+    for number, line in enumerate(_VALUES):
+        hosts[f"host{number}"] = {
+            "ansible_connection": "local",
+            "ansible_become": False,
+            "ansible_python_interpreter": sys.executable,
+            **yaml.safe_load(line),
+        }
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(yaml.safe_dump({"projects": {"children": {"demo": {"hosts": hosts}}}}))
+    environment = {"XDG_CACHE_HOME": str(tmp_path)}
+    done = play("--check", "--inventory", inventory, controls=tmp_path / "c", environment=environment)
+    assert done.code == 2
+    assert done.total("failed") == len(_VALUES), done.text
+    for words in _VALUES.values():
+        assert words in done.words, words
