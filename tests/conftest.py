@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a loopback SSH server, and the check that nothing is left behind."""
+"""Fixtures for all tests: a loopback SSH server, hosts in containers, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import containers
+from tests.containers import hygiene
 from tests.support.leaks import Holdings, adopt_orphans
 from tests.support.sshd import LoopbackSshd, missing_reason
 
 # What the tests' own caller may have set must not reach the builds that they start.
 _NOT_FOR_TESTS = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEFILES", "GNUMAKEFLAGS", "MAKE")
 _OURS = ("D1FLEET_", "D1MAKE_", "ANSIBLE_")
+
+FIRST_FLEET_TIMEOUT_S = 900
+"""For a test on containers that sets no time-out of its own: the first may have to make the image."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -24,6 +29,12 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name in _NOT_FOR_TESTS or (name.startswith(_OURS) and not name.startswith("D1FLEET_TEST_")):
             del os.environ[name]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("containers") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(FIRST_FLEET_TIMEOUT_S))
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +55,33 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackSshd]:
         pytest.skip(reason)
     with LoopbackSshd(tmp_path_factory.mktemp("sshd"), servers=3, options={"MaxSessions": 1}) as servers:
         yield servers
+
+
+@pytest.fixture(scope="session")
+def container_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[containers.ContainerHosts]:
+    """Three hosts with a toolchain and pytest's folders at the same paths; ask for `container_hosts`."""
+    reason = containers.missing_reason()
+    if reason:
+        pytest.skip(reason)
+    shared = tmp_path_factory.getbasetemp()
+    fleet = containers.ContainerHosts(f"tests-{os.getpid()}", variant="build", volumes=[shared])
+    try:
+        fleet.up()
+    except containers.ImageUnavailable as exc:
+        pytest.skip(str(exc))
+    try:
+        yield fleet
+    finally:
+        fleet.down()
+
+
+@pytest.fixture
+def container_hosts(container_fleet: containers.ContainerHosts) -> Iterator[containers.ContainerHosts]:
+    """The three hosts, whole; after the test they are mended, and it fails when it left processes in them."""
+    before = {host.name: hygiene.foreign(host) for host in container_fleet}
+    yield container_fleet
+    for host in container_fleet:
+        hygiene.mend(host)
+    left = hygiene.left_behind(container_fleet, before)
+    if left:
+        pytest.fail("left behind in containers:\n  " + "\n  ".join(left), pytrace=False)

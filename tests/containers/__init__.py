@@ -8,8 +8,9 @@ The same from a shell: `python -m tests.containers up NAME`, `down NAME`, `list`
 """
 
 from tests.containers.errors import ContainerError, ImageUnavailable
-from tests.containers.fleet import ContainerHosts, Settings
+from tests.containers.fleet import ContainerHosts
 from tests.containers.host import Host
 from tests.containers.missing import missing_reason
+from tests.containers.settings import Settings
 
 __all__ = ["ContainerError", "ContainerHosts", "Host", "ImageUnavailable", "Settings", "missing_reason"]

@@ -26,7 +26,7 @@ class Access:
 
     def make_keys(self, hosts: Sequence[str]) -> None:
         """Make the user's key and one key for each host: nothing is ever learnt from the network."""
-        _make_key(self.key)
+        make_key(self.key)
         public = self.key.with_suffix(".pub").read_text()
         for host in hosts:
             root = self.root(host)
@@ -35,7 +35,7 @@ class Access:
             for below, mode in (("etc", 0o755), ("etc/ssh", 0o755), ("root", 0o700), ("root/.ssh", 0o700)):
                 (root / below).mkdir()
                 (root / below).chmod(mode)
-            _make_key(root / HOST_KEY)
+            make_key(root / HOST_KEY)
             keys = root / "root/.ssh/authorized_keys"
             keys.write_text(public)
             keys.chmod(0o600)
@@ -44,22 +44,21 @@ class Access:
         """The folder whose content is copied to a host's root before it first starts."""
         return self._roots / host
 
-    def write(self, addresses: Mapping[str, Sequence[str]], project: str, inventory: Path | None) -> None:
+    def write(self, addresses: Mapping[str, Sequence[str]], project: str, inventory: Path) -> None:
         """Write what clients read; `addresses` of a host are IPv4 first, then IPv6 if it has one.
 
         Args:
             project: group of the hosts, below the group `projects`.
-            inventory: where the inventory goes; None for the fleet's own folder.
+            inventory: where the inventory goes.
         """
         known = {host: (self.root(host) / f"{HOST_KEY}.pub").read_text().split()[:2] for host in addresses}
         lines = (f"{','.join((host, *addresses[host]))} {' '.join(known[host])}\n" for host in addresses)
         write_atomically(self.known_hosts, "".join(lines))
         write_atomically(self.ssh_config, self._client_config(addresses))
-        self.inventory = inventory or self.inventory
-        write_atomically(self.inventory, self._inventory(addresses, project))
+        write_atomically(inventory, self._inventory(addresses, project))
 
     def _client_config(self, addresses: Mapping[str, Sequence[str]]) -> str:
-        blocks = [f"Host {host} {' '.join(own)}\n    HostName {own[0]}\n" for host, own in addresses.items()]
+        blocks = [f"Host {host}\n    HostName {own[0]}\n" for host, own in addresses.items()]
         return "".join(blocks) + (
             "Host *\n"
             "    User root\n"
@@ -93,6 +92,7 @@ class Access:
         return str(yaml.safe_dump(tree, sort_keys=False))
 
 
-def _make_key(path: Path) -> None:
+def make_key(path: Path) -> None:
+    """Make a key pair for SSH without a passphrase."""
     argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "d1fleet-tests", "-f", str(path)]
     subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)

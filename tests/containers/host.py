@@ -7,9 +7,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.containers.errors import ContainerError
+from tests.containers.launcher import Launch, launch_here
 from tests.containers.links import host_end, set_link
 from tests.containers.podman import podman
 
@@ -18,10 +20,19 @@ START_TIMEOUT_S = 60.0
 
 RUN_TIMEOUT_S = 120.0
 
+_AFTER_S = 5
+"""Between asking and killing a command that took too long."""
+
+_TIMED_OUT = 124
+"""The status of timeout(1) then."""
+
 _POLL_S = 0.05
 
 _FILTER = "d1fleet_tests"
 """The nftables table that holds our rules and no others."""
+
+_NO_FILTER = f"table inet {_FILTER}\ndelete table inet {_FILTER}\n"
+"""Made first, so that there is one to delete."""
 
 
 class Host:
@@ -31,17 +42,39 @@ class Host:
         name: in inventory, ssh_config, and its own hostname.
         address: IPv4; `address6` is IPv6 or "".
         container: its name in podman.
+        bridge: of its network, on this machine.
+        touched: whether a fault was made since it was last mended.
     """
 
-    def __init__(self, name: str, address: str, container: str, bridge: str, address6: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        container: str,
+        bridge: str,
+        address6: str = "",
+        launch: Launch = launch_here,
+    ) -> None:
         self.name = name
         self.address = address
         self.address6 = address6
         self.container = container
-        self._bridge = bridge
+        self.bridge = bridge
+        self.touched = False
+        self._podman = partial(podman, launch=launch)
 
     def __repr__(self) -> str:
         return f"<Host {self.name} {self.address}>"
+
+    @property
+    def addresses(self) -> list[str]:
+        """IPv4, then IPv6 if it has one."""
+        return [address for address in (self.address, self.address6) if address]
+
+    def described(self) -> dict[str, str]:
+        """What `Host` was made from, for another process."""
+        names = ("name", "address", "container", "bridge", "address6")
+        return {name: getattr(self, name) for name in names}
 
     def pause(self) -> None:
         """Freeze all processes: connections stay, nothing answers.
@@ -49,7 +82,8 @@ class Host:
         Raises:
             ContainerError: it does not run.
         """
-        podman("pause", self.container)
+        self.touched = True
+        self._podman("pause", self.container)
 
     def unpause(self) -> None:
         """Let frozen processes go on.
@@ -57,7 +91,7 @@ class Host:
         Raises:
             ContainerError: it is not paused.
         """
-        podman("unpause", self.container)
+        self._podman("unpause", self.container)
 
     def kill(self) -> None:
         """Power off: everything ends at once, and no peer hears of it.
@@ -65,10 +99,11 @@ class Host:
         Raises:
             ContainerError: it does not run.
         """
+        self.touched = True
         # The kernel closes the connections of what it kills; without a link nobody is told.
         self.cut()
-        podman("kill", "--signal=KILL", self.container)
-        podman("wait", "--condition=exited", self.container)
+        self._podman("kill", "--signal=KILL", self.container)
+        self._podman("wait", "--condition=exited", self.container)
 
     def start(self) -> None:
         """Power on again, with the same address, host key and file system; returns when sshd answers.
@@ -76,8 +111,16 @@ class Host:
         Raises:
             ContainerError: it does not start, or sshd does not answer in time.
         """
-        podman("start", self.container)
+        self.power_on()
         self.wait_for_sshd()
+
+    def power_on(self) -> None:
+        """Start, and wait for nothing.
+
+        Raises:
+            ContainerError: it cannot be started.
+        """
+        self._podman("start", self.container)
 
     def cut(self) -> None:
         """Pull the network cable: packets in both directions are lost. A host that starts has it in again.
@@ -86,6 +129,7 @@ class Host:
             ContainerError: it does not run.
             NotOurs: its link is not one of podman's.
         """
+        self.touched = True
         self._set_link(up=False)
 
     def restore(self) -> None:
@@ -103,11 +147,12 @@ class Host:
         Raises:
             ContainerError: it does not run, or nft(8) failed.
         """
+        self.touched = True
         chains = "".join(
             f"  chain {hook} {{ type filter hook {hook} priority -300; policy drop; {way} lo accept; }}\n"
             for hook, way in (("input", "iif"), ("output", "oif"))
         )
-        self._nft(f"table inet {_FILTER} {{\n{chains}}}\n")
+        self._nft(f"{_NO_FILTER}table inet {_FILTER} {{\n{chains}}}\n")
 
     def reject(self) -> None:
         """Refuse everything that comes in, aloud: new connections are reset at once.
@@ -115,10 +160,10 @@ class Host:
         Raises:
             ContainerError: it does not run, or nft(8) failed.
         """
+        self.touched = True
         rules = "iif lo accept; meta l4proto tcp reject with tcp reset; reject;"
-        self._nft(
-            f"table inet {_FILTER} {{\n  chain input {{ type filter hook input priority 0; {rules} }}\n}}\n"
-        )
+        chain = f"chain input {{ type filter hook input priority 0; {rules} }}"
+        self._nft(f"{_NO_FILTER}table inet {_FILTER} {{\n  {chain}\n}}\n")
 
     def accept(self) -> None:
         """Take back `drop` and `reject`; without effect where there was neither.
@@ -126,7 +171,7 @@ class Host:
         Raises:
             ContainerError: it does not run, or nft(8) failed.
         """
-        self._nft(f"table inet {_FILTER}\ndelete table inet {_FILTER}\n")
+        self._nft(_NO_FILTER)
 
     def run(
         self, argv: Sequence[str], *, stdin: str = "", timeout_s: float = RUN_TIMEOUT_S
@@ -136,11 +181,16 @@ class Host:
         Raises:
             ContainerError: the host does not run or is paused, or the command took too long.
         """
-        done = podman(
-            "exec", "--interactive", self.container, *argv, stdin=stdin, timeout_s=timeout_s, check=False
-        )
+        # A podman that is killed leaves the command running inside.
+        limited = ["timeout", f"--kill-after={_AFTER_S}", str(timeout_s), *argv]
+        done = self._podman(
+            "exec", "--interactive", self.container, *limited,
+            stdin=stdin, timeout_s=timeout_s + 2 * _AFTER_S, patience_s=0.0, check=False,
+        )  # fmt: skip
         if done.status == 125 or (done.status == 255 and "Error: " in done.stderr):
             raise ContainerError(f"{self.name}: podman exec {argv[0]} failed: {done.stderr.strip()}")
+        if done.status == _TIMED_OUT:
+            raise ContainerError(f"{self.name}: {' '.join(argv)} took more than {timeout_s} s")
         return subprocess.CompletedProcess(list(argv), done.status, done.stdout, done.stderr)
 
     def put(self, path: str, content: str, mode: int = 0o644) -> None:
@@ -170,13 +220,21 @@ class Host:
                     found[int(inner.split()[-1])] = words
         return found
 
+    def state(self) -> str:
+        """Podman's word for it: running, paused, exited, created.
+
+        Raises:
+            ContainerError: there is no such container.
+        """
+        return self._podman("inspect", "--format={{.State.Status}}", self.container).stdout.strip()
+
     def pid(self) -> int:
         """The number of its init process outside.
 
         Raises:
             ContainerError: it does not run.
         """
-        number = int(podman("inspect", "--format={{.State.Pid}}", self.container).stdout)
+        number = int(self._podman("inspect", "--format={{.State.Pid}}", self.container).stdout)
         if not number:
             raise ContainerError(f"{self.name} ({self.container}) does not run")
         return number
@@ -197,13 +255,13 @@ class Host:
                 if probe.recv(4) == b"SSH-":
                     return
             time.sleep(_POLL_S)
-        last = podman("logs", "--tail=8", self.container, check=False)
+        last = self._podman("logs", "--tail=8", self.container, check=False)
         raise ContainerError(
             f"{self.name} ({self.address}): no sshd after {timeout_s} s\n{last.stdout}{last.stderr}"
         )
 
     def _set_link(self, *, up: bool) -> None:
-        set_link(host_end(self.pid(), self._bridge), self._bridge, up=up)
+        set_link(host_end(self.pid(), self.bridge), self.bridge, up=up)
 
     def _nft(self, rules: str) -> None:
         done = self.run(["nft", "-f", "-"], stdin=rules)

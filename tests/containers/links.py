@@ -49,10 +49,8 @@ def check_ours(interface: str, bridge: str, interfaces: Path = _INTERFACES) -> N
     """
     master = interfaces / interface / "master"
     enslaved = master.resolve().name if master.is_symlink() else ""
-    is_bridge = (interfaces / bridge / "bridge").is_dir()
-    if not (
-        interface.startswith("veth") and enslaved == bridge and is_bridge and bridge.startswith(_BRIDGES)
-    ):
+    is_podmans = bridge.startswith(_BRIDGES) and (interfaces / bridge / "bridge").is_dir()
+    if not (interface.startswith("veth") and enslaved == bridge and is_podmans):
         raise NotOurs(f"{interface} is no veth on the test bridge {bridge} (it is on {enslaved or 'none'})")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.containers.errors import ContainerError
-from tests.containers.launcher import Done, launch
+from tests.containers.launcher import Command, Done, Launch, launch_here
 from tests.containers.missing import find_tool
 from tests.support.debsource import default_cache
 
@@ -35,17 +35,22 @@ runc = ["{runc}"]
 
 
 def podman(
-    *arguments: str, stdin: str = "", timeout_s: float = COMMAND_TIMEOUT_S, check: bool = True
+    *arguments: str,
+    stdin: str = "",
+    timeout_s: float = COMMAND_TIMEOUT_S,
+    patience_s: float = COMMAND_TIMEOUT_S,
+    check: bool = True,
+    launch: Launch = launch_here,
 ) -> Done:
     """Run podman with our configuration.
 
-    It runs to its end even when we are interrupted: one killed half-way leaves storage that nothing finds.
+    When we are interrupted it goes on for `patience_s`: one killed half-way may leave storage behind.
 
     Raises:
         ContainerError: it failed (unless `check` is false) or took too long; with its last words.
     """
     env = {**os.environ, "CONTAINERS_CONF": str(_configuration())}
-    done = launch(["podman", *arguments], env=env, stdin=stdin, timeout_s=timeout_s)
+    done = launch(Command(["podman", *arguments], env, stdin, timeout_s, patience_s))
     if check and done.status:
         last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-_LAST_LINES:])
         raise ContainerError(f"podman {' '.join(arguments[:4])} ... ended with {done.status}:\n{last}")

@@ -22,7 +22,7 @@ _BUILD = (
 )  # fmt: skip
 """A C toolchain, what e2fsprogs and xfsprogs need to build, and sshfs for shared trees."""
 
-# dpkg leaves out what no test reads; that halves an image.
+# dpkg leaves out what no test reads.
 _DPKG = (
     "force-unsafe-io",
     "path-exclude=/usr/share/man/*",

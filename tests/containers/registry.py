@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.containers.debs import take_back
 from tests.containers.errors import ContainerError, NotOurs
 from tests.containers.links import delete_ports
 from tests.containers.owner import Owner
 from tests.containers.podman import podman, podman_json
-from tests.support.debsource import file_lock
+from tests.support.debsource import default_cache, file_lock
 
 PREFIX = "d1fleet-tests-"
 """Of the names of our containers and networks."""
@@ -25,6 +26,7 @@ FLEET, OWNER, FOLDER = "d1fleet.tests.fleet", "d1fleet.tests.owner", "d1fleet.te
 KEPT = "kept"
 """A file in the folder of a fleet that outlives the process that made it."""
 
+_FOLDERS = "fleets"
 _LOCK = Path("/run/lock/d1fleet-tests")
 _CNI_LEASES = Path("/var/lib/cni/networks")
 
@@ -101,17 +103,47 @@ def remove(found: Found) -> None:
         _remove_folder(found.folder, found.name)
 
 
+def take_down(name: str) -> bool:
+    """Remove a fleet by its name, whoever made it, and a folder without one; false if there was neither.
+
+    Raises:
+        ContainerError: podman cannot.
+    """
+    found, folder = find_fleets().get(name), fleet_folder(name)
+    there = found is not None or folder.exists()
+    if found is not None:
+        remove(found)
+    if folder.exists():
+        _remove_folder(folder, name)
+    return there
+
+
 def remove_stale() -> list[str]:
-    """Remove the fleets whose owner is gone; returns their names."""
-    stale = [found for found in find_fleets().values() if found.stale]
+    """Remove the fleets whose owner is gone, and folders without a fleet; returns their names.
+
+    Raises:
+        ContainerError: podman cannot.
+    """
+    fleets = find_fleets()
+    stale = [found for found in fleets.values() if found.stale]
     for found in stale:
         remove(found)
-    return [found.name for found in stale]
+    # A fleet has a network before anybody else may look, so what has none was left half-made.
+    rest = [path for path in fleet_folder("").glob("*") if path.name not in fleets]
+    for path in rest:
+        _remove_folder(path, path.name)
+    return sorted({found.name for found in stale} | {path.name for path in rest})
+
+
+def fleet_folder(name: str) -> Path:
+    """Where the files of a fleet lie that this user's processes make."""
+    return default_cache() / _FOLDERS / name
 
 
 def _remove_folder(folder: Path, name: str) -> None:
-    if folder.name != name or folder.parent.name != "fleets" or folder.is_symlink():
+    if folder.name != name or folder.parent.name != _FOLDERS or folder.is_symlink():
         raise NotOurs(f"not removed: {folder} is no folder of the fleet {name}")
+    take_back(folder)
     shutil.rmtree(folder)
 
 

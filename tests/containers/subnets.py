@@ -8,6 +8,7 @@ import random
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.containers.errors import ContainerError
 from tests.containers.missing import find_tool
@@ -85,7 +86,7 @@ def _parsed(text: str) -> list[Network]:
         return []
 
 
-def _ip(*arguments: str) -> list[dict[str, object]]:
+def _ip(*arguments: str) -> list[dict[str, Any]]:
     argv = [find_tool("ip") or "ip", "-json", *arguments]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode:
