@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
+import subprocess
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 import yaml
 
 from d1fleet.hostvars import VARIABLES
-from tests.roles.roles import ROLES, ROOT, load, options, play
+from tests.roles.roles import ROLES, ROOT, load, options, play, tool
 
 _PREFIX = "d1fleet_"
 
@@ -135,9 +137,9 @@ def test_an_inventory_without_projects_is_refused(tmp_path: Path) -> None:
 _VALUES = {
     "d1fleet_slotss: 4": "no variable d1fleet_slotss: did you mean d1fleet_slots?",
     "d1fleet_my_own: 4": "There is no variable d1fleet_my_own. Correct",
-    "d1fleet_toolchain_mismatch: leave": "value of d1fleet_toolchain_mismatch must be one of: exclude, fail, ignore",
+    "d1fleet_toolchain_mismatch: leave": "d1fleet_toolchain_mismatch must be one of: exclude, fail",
     "d1fleet_builders: [{name: ada}]": "missing required arguments: uid found in d1fleet_builders",
-    "d1fleet_builders: [{name: ada, uid: 7, authorized_keys: ['from=\"x\" ssh-ed25519 AAAA']}]": "without options",
+    "d1fleet_builders: [{name: ada, uid: 7, authorized_keys: ['no-pty ssh-rsa AAAA']}]": "without options",
     "d1fleet_builders: [{name: ada, uid: 7}, {name: bob, uid: 7}]": "a uid of its own",
     "d1fleet_toolchain_versions: {gcc: 12.2}": "in quotes",
     "d1fleet_slots: 0": "1 to 4096",
@@ -164,3 +166,17 @@ def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
     assert done.total("failed") == len(_VALUES), done.text
     for words in _VALUES.values():
         assert words in done.words, words
+
+
+def test_the_collection_holds_what_its_roles_take(tmp_path: Path) -> None:
+    command = [tool("ansible-galaxy"), "collection", "build", "--output-path", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, cwd=tmp_path)
+    (archive,) = tmp_path.glob("d1-fleet-*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = opened.getnames()
+    for needed in ("d1fleet/transport/pack.py", "d1fleet/server/toolchain.py", "playbooks/site.yml"):
+        assert needed in names
+    tops = {name.split("/")[0] for name in names}
+    assert not {top for top in tops if top.startswith(".")}
+    assert not tops & {"tests", "molecule", "examples", "inventory", "bench", "requirements", "ansible.cfg"}
+    assert not [name for name in names if name.endswith(".pyc")]
