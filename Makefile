@@ -11,7 +11,7 @@ export D1FLEET_TEST_INSTALL ?= $(if $(filter 0,$(shell id -u)),1,0)
 # What a build of ours hands to make must not reach the builds that the tests make.
 unexport MAKEFLAGS MFLAGS MAKELEVEL MAKEFILES
 
-.PHONY: help demo test test-full lint bench clean lock
+.PHONY: help demo test test-full lint molecule bench clean lock
 .DEFAULT_GOAL := help
 # Set-up is quick and its steps depend on each other.
 .NOTPARALLEL:
@@ -20,7 +20,8 @@ help:
 	@echo 'make demo       build examples/ on three embedded hosts, and show which sub-make ran where'
 	@echo 'make test       the tests, in well under 40 minutes; PYTEST_ARGS=... is passed on'
 	@echo 'make test-full  everything, in parts that can be resumed; FULL_ARGS=... is passed on'
-	@echo 'make lint       ruff, mypy, shellcheck'
+	@echo 'make lint       ruff, mypy, shellcheck, yamllint, ansible-lint'
+	@echo 'make molecule   enrols container hosts and builds on them; needs root and podman'
 	@echo 'make bench      the figures, as ratios to plain make and to ssh'
 	@echo 'make lock       work out the locked dependencies in requirements/ again'
 	@echo 'make clean      remove what all of these made'
@@ -43,6 +44,12 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	git ls-files -z | xargs -0 awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh( |$$)/ { print FILENAME }' | xargs shellcheck
+	$(BIN)/yamllint --strict .
+	PATH="$(CURDIR)/$(BIN):$$PATH" ansible-lint --offline
+
+# One scenario a release. Their tools are looked up in PATH.
+molecule: $(VENV)/.dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" molecule test --all
 
 bench: $(VENV)/.d1fleet
 	@.ci/need test
@@ -50,7 +57,7 @@ bench: $(VENV)/.d1fleet
 
 clean:
 	$(MAKE) -C examples clean
-	rm -rf .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .ansible .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 	rm -rf $(VENV)
 
 # Dependencies exactly as locked, checked by hash; then this checkout, which needs nothing more.
