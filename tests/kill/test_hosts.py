@@ -1,4 +1,4 @@
-"""The same on hosts that are machines of their own, and what can happen to those: power off, freeze, cut cable."""
+"""The same on hosts that are machines of their own, and what befalls those: power off, a freeze, a cut cable."""
 
 from __future__ import annotations
 
