@@ -1,4 +1,4 @@
-"""The same on hosts that are machines of their own, and what befalls those: power off, a freeze, a cut cable."""
+"""Hosts that are machines of their own, and what befalls those too: power off, a freeze, a cut cable."""
 
 from __future__ import annotations
 
