@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.containers.errors import ContainerError, ImageUnavailable
 from tests.containers.launcher import Command, Done, launch_here
+from tests.containers.mirror import system_mirror
 from tests.containers.podman import podman
 from tests.containers.recipe import Recipe, recipe
 from tests.support import debsource
@@ -34,12 +35,7 @@ def ensure_image(release: str, variant: str) -> str:
     Raises:
         ImageUnavailable: it is not here and cannot be made.
     """
-    try:
-        # The one place that knows which mirror this machine uses.
-        mirror = debsource._mirror(_cache())
-    except debsource.SourceUnavailable as exc:
-        raise ImageUnavailable(f"no image of Debian {release}: {exc}") from exc
-    wanted = recipe(release, variant, mirror)
+    wanted = recipe(release, variant, system_mirror())
     tar = image_tar(wanted)
     with debsource.file_lock(_cache() / "podman.lock"):
         return _imported(wanted, tar)

@@ -114,9 +114,10 @@ class Outside:
             try:
                 answer = _read_all(ours)
             except BaseException:
-                ours.settimeout(command.patience_s)
-                with contextlib.suppress(TimeoutError):
-                    _read_all(ours)
+                if command.patience_s:
+                    ours.settimeout(command.patience_s)
+                    with contextlib.suppress(TimeoutError):
+                        _read_all(ours)
                 raise
         if not answer:
             raise ContainerError(f"{_OUTSIDE.name} is gone; so is the end of {' '.join(command.argv[:4])}")

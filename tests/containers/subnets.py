@@ -32,9 +32,10 @@ def choose_ipv4(taken: Iterable[Network], seed: str) -> ipaddress.IPv4Network:
         ContainerError: none is free.
     """
     others = [network for network in taken if isinstance(network, ipaddress.IPv4Network)]
-    every = list(_RANGE.subnets(new_prefix=24))
-    start = random.Random(seed).randrange(len(every))
-    for subnet in every[start:] + every[:start]:
+    count = 2 ** (24 - _RANGE.prefixlen)
+    start = random.Random(seed).randrange(count)
+    for number in (step % count for step in range(start, start + count)):
+        subnet = ipaddress.IPv4Network((int(_RANGE.network_address) + number * 256, 24))
         if not any(subnet.overlaps(other) for other in others):
             return subnet
     raise ContainerError(f"no subnet of {_RANGE} is free on this machine")
