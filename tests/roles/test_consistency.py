@@ -135,7 +135,7 @@ def test_an_inventory_without_projects_is_refused(tmp_path: Path) -> None:
 
 
 _VALUES = {
-    "d1fleet_slotss: 4": "no variable d1fleet_slotss: did you mean d1fleet_slots?",
+    "d1fleet_slotss: 4": "no variable d1fleet_slotss (did you mean d1fleet_slots?)",
     "d1fleet_my_own: 4": "There is no variable d1fleet_my_own. Correct",
     "d1fleet_toolchain_mismatch: leave": "d1fleet_toolchain_mismatch must be one of: exclude, fail",
     "d1fleet_builders: [{name: ada}]": "missing required arguments: uid found in d1fleet_builders",

@@ -167,7 +167,7 @@ def test_limit_keeps_the_keys_of_all_also_of_those_that_are_off(enrolled: Enroll
 def test_a_misspelt_variable_is_named_and_nothing_is_done(enrolled: Enrolled) -> None:
     done = enrolled.site.play("--limit", "h1", d1fleet_bilders=[])
     assert done.code == 2
-    assert "no variable d1fleet_bilders: did you mean d1fleet_builders?" in done.words
+    assert "no variable d1fleet_bilders (did you mean d1fleet_builders?)" in done.words
     assert done.total("changed") == 0
 
 
