@@ -16,14 +16,14 @@ from .environment import TravellingEnvironment
 from .errors import D1fleetError, HostError, JobLostError, RuntimeFolderError
 from .fleet import Fleet
 from .loop import Loop
-from .model import Host
+from .model import TRANSPORTS, Host
 from .policy import Policy
 from .record import Record
 from .runtime import PROOFS, build_folder, cache_folder, remove_build_folder
 from .server import process
 from .settings import Settings
 from .summary import show_summary
-from .transport import local
+from .transport import pipes
 from .tree import TreeLock
 
 _OURS = (signal.SIGTTOU, signal.SIGINT)
@@ -59,7 +59,8 @@ def fleet_of(settings: Settings) -> Fleet:
         fleet = Fleet(project="", hosts=settings.hosts or (embedded_host(),))
     hosts = []
     for host in fleet.hosts:
-        transport = host.transport if host.transport == "local" else settings.transport or host.transport
+        said = host.transport != TRANSPORTS[0]
+        transport = host.transport if said else settings.transport or host.transport
         hosts.append(replace(host, slots=host.slots or settings.slots, transport=transport))
     return replace(fleet, hosts=tuple(hosts))
 
@@ -199,6 +200,7 @@ class _Build:
             local_slots=settings.local_slots or len(os.sched_getaffinity(0)),
         )
         loop = self._loop
+        connector = connect.Connector(settings.ssh_config, settings.ssh_options, settings.connect_timeout_s)
         coordinator = Coordinator(
             loop, self._socket, self._folder, self._fleet.hosts, policy, environments, self._record
         )
@@ -207,11 +209,7 @@ class _Build:
             self._warn_of_make()
             self._start_make(group)
             process.raise_descriptor_limit()  # behind make, which keeps the limit of the user's shell
-            connect.start(
-                loop,
-                coordinator.hosts.links,
-                connect.connector(settings.ssh_config, settings.ssh_options, settings.connect_timeout_s),
-            )
+            connect.start(loop, coordinator.hosts.links, connector)
             if self._control is not None:
                 self._control.setblocking(False)
                 loop.on_read(self._control.fileno(), self._front_event)
@@ -223,6 +221,7 @@ class _Build:
                 os.kill(self._make, signal.SIGTERM)
                 process.wait_for(self._make, 1.0)  # it deletes half-written targets
             coordinator.close()
+            connector.close()
             if self._broken_off:
                 process.kill_descendants()
         show_summary(settings.summary, coordinator)
@@ -336,7 +335,7 @@ class _Build:
     def _reap(self) -> None:
         """Local processes whose parents have ended come to us, as the nearest subreaper."""
         self._ended_children = process.reap_orphans(
-            self._ended_children, spare={self._make, *local.server_pids}
+            self._ended_children, spare={self._make, *pipes.started_pids}
         )
         self._loop.call_later(_REAP_S, self._reap)
 

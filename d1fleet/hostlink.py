@@ -75,6 +75,10 @@ class HostLink:
         self._welcome = welcome
         self._admit = admit
         self._on_up, self._on_message, self._on_failed, self._on_lost = on_up, on_message, on_failed, on_lost
+        self.transport = ""
+        """What carries the connection; empty before there is one."""
+        self.transport_reason = ""
+        """Why it is not the usual one."""
         self._channel: Channel | None = None
         self._launch = Launch()
         self._decoder = protocol.Decoder("server")
@@ -91,6 +95,7 @@ class HostLink:
             return
         self.state = State.STARTING
         self._channel = channel
+        self.transport, self.transport_reason = channel.transport, channel.reason
         channel.start(self._loop, self._received, self._ended)
         self._loop.call_later(START_LIMIT_S, self._start_limit)
 

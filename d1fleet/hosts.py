@@ -211,6 +211,8 @@ class Hosts:
                 event="host-up",
                 host=link.host.name,
                 slots=link.placement.machine.slots,
+                transport=link.transport,
+                transport_reason=link.transport_reason,
                 fingerprint=_fingerprint(link),
             )
             self._settle_proofs()

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from . import sshargs
 from .errors import InventoryError
 from .model import DEFAULT_NICE, MISMATCHES, TRANSPORTS, Host
 
@@ -31,6 +32,7 @@ VARIABLES = (
         "ansible_ssh_user",
     ),
     *("ansible_connection", "ansible_ssh_private_key_file", "ansible_private_key_file"),
+    *("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"),
     *("ansible_python_interpreter", "d1fleet_jobs", "d1fleet_makeargs", "d1fleet_max_jobs", "d1fleet_nice"),
     *("d1fleet_server_setup", "d1fleet_slots", "d1fleet_toolchain_mismatch", "d1fleet_transport"),
     "d1fleet_trees",
@@ -38,6 +40,11 @@ VARIABLES = (
 """All that is read; nothing else of an inventory is kept anywhere, but what has our prefix."""
 
 _PREFIX = "d1fleet_"
+
+_SSH_ARGS = ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args")
+"""In the order in which Ansible gives them to ssh. A ProxyCommand there may hold a password: errors name the
+variable, never the value.
+"""
 
 
 def reduced(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,6 +86,7 @@ class HostVariables:
             port=self._number("ansible_port", "ansible_ssh_port", least=1, most=65535),
             user=self._word("ansible_user", "ansible_ssh_user"),
             identity_file=os.path.expanduser(identity) if identity else None,
+            ssh_args=tuple(word for name in _SSH_ARGS for word in self._ssh_args(name)),
             python=None if python in _AUTOMATIC_PYTHONS else python,
             transport=self._transport(),
             slots=self._number("d1fleet_slots", least=1, most=MOST_SLOTS),
@@ -125,7 +133,7 @@ class HostVariables:
             if isinstance(each, str) and any(mark in each for mark in ("{{", "{%")):
                 raise self._fault(
                     variable,
-                    f"is a template ({each!r})",
+                    "is a template" if variable in _SSH_ARGS else f"is a template ({each!r})",
                     "give it as a plain value: d1fleet does not run templates",
                 )
         # A string that Ansible was told not to template, as a registry's hosts send it.
@@ -174,6 +182,25 @@ class HostVariables:
         if isinstance(value, list) and all(isinstance(each, str) and "\0" not in each for each in value):
             return tuple(value)
         raise self._fault(variable, f"is {value!r}", "it has to be a list of texts, or one text")
+
+    def _ssh_args(self, variable: str) -> tuple[str, ...]:
+        """What one of Ansible's variables says of how to connect."""
+        value = self._plain(variable)
+        if value is None:
+            return ()
+        try:
+            if not isinstance(value, str) or "\0" in value:
+                raise ValueError("it is no text")
+            return sshargs.of_inventory(shlex.split(value))
+        except sshargs.BadOption as error:
+            what = f"lacks the value of -{error.letter}" if error.lacks_value else f"has {error}"
+            raise self._fault(
+                variable,
+                f"{what}, which cannot stand there",
+                "give only options of ssh that say how to connect",
+            ) from None
+        except ValueError as error:
+            raise self._fault(variable, f"cannot be split: {error}", "write it as for a shell") from None
 
     def _choice(self, variable: str, choices: Sequence[str]) -> str:
         """One of a few words; the first of them when nothing is said."""

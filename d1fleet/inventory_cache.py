@@ -19,6 +19,7 @@ from pathlib import Path
 from . import __version__
 from .errors import RuntimeFolderError
 from .fleet import Inventory
+from .hostvars import VARIABLES
 from .runtime import cache_folder
 
 _MOST_FILES = 5000
@@ -68,7 +69,8 @@ def entry_key(paths: Sequence[Path], config: str | None) -> str | None:
     except (OSError, metadata.PackageNotFoundError):
         return None
     settings = sorted((name, value) for name, value in os.environ.items() if name.startswith("ANSIBLE_"))
-    everything = [__version__, version, list(map(str, paths)), config, settings, sorted(files)]
+    # What is kept of an answer depends on what was read of it at the time.
+    everything = [__version__, VARIABLES, version, list(map(str, paths)), config, settings, sorted(files)]
     return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 DEFAULT_NICE = 10
 
-TRANSPORTS = ("ssh", "local")
+TRANSPORTS = ("ssh", "openssh", "local")
 
 MISMATCHES = ("exclude", "fail", "ignore")
 """What to do with a host whose toolchain is not its project's; a build only knows `exclude` and `ignore`."""
@@ -25,10 +25,14 @@ class Host:
     port: int | None = None
     user: str | None = None
     identity_file: str | None = None
+    ssh_args: tuple[str, ...] = ()
+    """Further options of ssh(1) that say how to connect."""
     python: str | None = None
     """Interpreter on the host; None tries python3."""
     transport: str = "ssh"
-    """One of TRANSPORTS: paramiko, or pipes on this machine."""
+    """One of TRANSPORTS: paramiko, or OpenSSH's client where that is needed; OpenSSH's client; pipes on this
+    machine.
+    """
     slots: int | None = None
     """Recipes at once on that machine; None asks the host (its usable CPUs)."""
     max_jobs: int | None = None

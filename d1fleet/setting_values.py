@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import sshargs
 from .errors import UsageError
 from .hostspec import MOST_SLOTS, parse_hosts
 from .model import Host
@@ -29,13 +30,6 @@ class Source:
     def fault(self, value: Any, wanted: str) -> UsageError:
         """The error that `value` is not what is `wanted` there."""
         return UsageError(f"{self.name} is {value!r}", f"it has to be {wanted}")
-
-
-SSH_WITH_VALUE = "BbcFIiJlmop"
-"""Options of ssh(1) that take a value and say how to connect."""
-
-SSH_ALONE = "46aCKkqvx"
-"""Options of ssh(1) without a value that say how to connect. Others say what to do there: that is ours."""
 
 
 def hosts(value: Any, source: Source) -> tuple[Host, ...]:
@@ -108,24 +102,17 @@ def arguments(value: Any, source: Source) -> tuple[str, ...]:
 def ssh_options(value: Any, source: Source) -> tuple[str, ...]:
     """Options of ssh that say how to connect, as an argument list."""
     found = arguments(value, source)
-    waiting = list(found)
-    while waiting:
-        option = waiting.pop(0)
-        letters = option[1:]
-        if not option.startswith("-") or not letters:
+    try:
+        sshargs.parse(found)
+    except sshargs.BadOption as error:
+        if not error.letter:
             raise UsageError(
-                f"{source}: {option!r} is no option of ssh", "only options may stand there, no host"
-            )
-        while letters:
-            letter, letters = letters[0], letters[1:]
-            if letter in SSH_WITH_VALUE:
-                if not letters and not waiting:
-                    raise UsageError(f"{source}: -{letter} lacks its value", "give the value after it")
-                waiting = waiting if letters else waiting[1:]
-                break
-            if letter not in SSH_ALONE:
-                allowed = " ".join(f"-{each}" for each in sorted(SSH_WITH_VALUE + SSH_ALONE))
-                raise UsageError(f"{source}: -{letter} of ssh cannot be used here", f"these can: {allowed}")
+                f"{source}: {error.word!r} is no option of ssh", "only options may stand there, no host"
+            ) from error
+        if error.lacks_value:
+            raise UsageError(f"{source}: {error} lacks its value", "give the value after it") from error
+        allowed = " ".join(f"-{each}" for each in sorted(sshargs.WITH_VALUE + sshargs.ALONE))
+        raise UsageError(f"{source}: {error} of ssh cannot be used here", f"these can: {allowed}") from error
     return found
 
 

@@ -47,7 +47,7 @@ class Settings:
     slots: int | None = None
     """Recipes at once on each host that says nothing itself; None asks the host."""
     transport: str | None = None
-    """For hosts that say nothing themselves; None means paramiko."""
+    """One of TRANSPORTS, for hosts that say nothing themselves; None means `ssh`."""
     setup: str = ""
     """Shell text put directly before the command whose environment is kept, on each host."""
     makeargs: tuple[str, ...] = ()

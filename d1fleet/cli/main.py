@@ -91,6 +91,7 @@ def cli() -> None:
 @click.option("--project", metavar="GROUP", help="Group of the inventory whose hosts are used.")
 @click.option("--slots", metavar="N", help="Recipes at once on hosts that do not say it themselves.")
 @click.option("--ssh-config", metavar="FILE", help="Configuration file for ssh, as ssh -F.")
+@click.option("--transport", metavar="HOW", help="ssh (the usual), openssh (by OpenSSH's client) or local.")
 @click.option("--trees", metavar="PATH", multiple=True, help="A further folder that all hosts share.")
 @click.option("--record", metavar="FILE", help="Write what happened to each sub-make, as JSON lines.")
 @click.option("--summary/--quiet", "summary", default=None, help="Say at the end where sub-makes ran.")

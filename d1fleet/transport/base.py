@@ -13,7 +13,17 @@ class Channel(Protocol):
 
     A transport's `connect(host, command, ...)` blocks, runs in a thread, and returns a channel or raises one
     of the HostError classes. All else happens in the loop's thread and never blocks.
+
+    Attributes:
+        transport: what carries it, for the record: paramiko, openssh or pipes.
+        reason: why not the usual one, for people; empty where it is.
     """
+
+    @property
+    def transport(self) -> str: ...
+
+    @property
+    def reason(self) -> str: ...
 
     def start(self, loop: Loop, on_data: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
         """Begin to push what the command writes; `on_end` is called once when it has ended or the link

@@ -2,129 +2,17 @@
 
 from __future__ import annotations
 
-import collections
-import contextlib
-import os
-import subprocess
-from collections.abc import Callable
-
-from ..errors import ServerStartError
-from ..loop import Loop
-from ..stream import FdStream
-
-STDERR_LINES = 20
-"""Lines of a server's stderr that are kept for people."""
+from ..errors import ServerStartError, ToolError
+from . import pipes
 
 
-class StderrTail:
-    """The last lines that came over a stderr."""
-
-    def __init__(self) -> None:
-        self._lines: collections.deque[bytes] = collections.deque(maxlen=STDERR_LINES)
-        self._partial = b""
-
-    def feed(self, data: bytes) -> None:
-        """Take more of it."""
-        *lines, self._partial = (self._partial + data).split(b"\n")
-        self._partial = self._partial[-4096:]
-        self._lines.extend(line[-4096:] for line in lines)
-
-    def text(self) -> str:
-        """What was kept, without control characters: it came from a host."""
-        text = b"\n".join([*self._lines, self._partial]).decode("utf-8", "replace").strip()
-        return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
-
-
-server_pids: set[int] = set()
-"""Servers on this machine that are not waited for yet: their ends are this module's business."""
-
-
-class PipeChannel:
-    """A process of ours, its stdin and stdout."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        server_pids.add(process.pid)
-        self._stream: FdStream | None = None
-        self._loop: Loop | None = None
-        self._stderr = StderrTail()
-        assert process.stdin and process.stdout and process.stderr
-        self._stdin, self._stdout, self._err = process.stdin, process.stdout, process.stderr
-
-    def start(self, loop: Loop, on_data: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
-        self._loop = loop
-        self._stream = FdStream(
-            loop, os.dup(self._stdout.fileno()), os.dup(self._stdin.fileno()), on_data, on_end
-        )
-        self._stdin.close()
-        self._stdout.close()
-        os.set_blocking(self._err.fileno(), False)
-        loop.on_read(self._err.fileno(), self._read_stderr)
-
-    def _read_stderr(self) -> None:
-        if self._err.closed:
-            return
-        try:
-            data = os.read(self._err.fileno(), 4096)
-        except BlockingIOError:
-            return
-        if data:
-            self._stderr.feed(data)
-        elif self._loop is not None:
-            self._loop.forget(self._err.fileno())
-            self._err.close()
-
-    def send(self, data: bytes) -> None:
-        if self._stream is not None:
-            self._stream.send(data)
-
-    @property
-    def backlog(self) -> int:
-        return self._stream.backlog if self._stream is not None else 0
-
-    def diagnosis(self) -> str:
-        self._read_stderr()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.2)
-        status = self._process.returncode
-        words = (
-            "" if status is None else f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-        )
-        return "; ".join(part for part in (words, self._stderr.text()) if part)
-
-    def close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-        if not self._err.closed:
-            if self._loop is not None:
-                self._loop.forget(self._err.fileno())
-            self._err.close()
-        for file in (self._stdin, self._stdout):
-            file.close()
-        # The server ends what it runs and then itself; it needs a moment for that, and nobody waits.
-        if self._process.poll() is None and self._loop is not None:
-            self._loop.call_later(0.1, self._reap)
-
-    def _reap(self) -> None:
-        if self._process.poll() is None and self._loop is not None:
-            self._loop.call_later(1.0, self._reap)
-
-
-def connect(argv: list[str]) -> PipeChannel:
+def connect(argv: list[str]) -> pipes.PipeChannel:
     """Start `argv` on this machine.
 
     Raises:
         ServerStartError: it cannot be started.
     """
     try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # the terminal's signals are not for it
-            restore_signals=True,
-        )
-    except OSError as error:
-        raise ServerStartError(f"{argv[0]} cannot be started on this machine: {error.strerror}") from error
-    return PipeChannel(process)
+        return pipes.PipeChannel(pipes.start(argv))
+    except ToolError as error:
+        raise ServerStartError(error.message) from error

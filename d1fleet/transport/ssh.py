@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import random
 import socket
 import subprocess
@@ -16,11 +15,22 @@ from collections.abc import Sequence
 import paramiko
 from paramiko import ssh_exception
 
-from ..errors import ConnectError, LoginError
+from ..errors import ConnectError, HostError, LoginError
 from .sshchannel import Link, ParamikoChannel
 from .sshconfig import KnownHosts, SshTarget
-from .ssherrors import BY_HAND, SSHD, Stage, translate
+from .ssherrors import translate
 from .sshkeys import Agent, Keyring
+from .sshterms import (
+    ALIVE_INTERVAL_S,
+    DROP_RETRIES,
+    FEWER_KEYS,
+    FIRST_RETRY_S,
+    Deadline,
+    Stage,
+    hangs_up,
+    printable,
+    refused,
+)
 
 CIPHERS = (
     "aes128-gcm@openssh.com",
@@ -30,15 +40,6 @@ CIPHERS = (
     "aes256-ctr",
 )
 """GCM first: 40 % more throughput for a third less CPU than paramiko's default (measured)."""
-
-ALIVE_INTERVAL_S = 15
-"""SSH's own keepalive where the configuration names none; it is our heartbeats that find a dead peer."""
-
-DROP_RETRIES = 4
-"""Further tries when a server hangs up before it says anything: MaxStartups drops logins at random."""
-
-FIRST_RETRY_S = 0.15
-"""Before the first of them, doubled each time and spread by half; a guess."""
 
 IDLE_CHECK_S = 1.0
 """How often paramiko's thread looks up from a silent socket; its own 0.1 s costs CPU at a hundred hosts."""
@@ -50,17 +51,13 @@ _log.setLevel(logging.CRITICAL + 1)
 _log.propagate = False
 
 
-class _Deadline:
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    @property
-    def left_s(self) -> float:
-        return max(0.0, self._end - time.monotonic())
-
-
-def connect(target: SshTarget, command: str, *, timeout_s: float) -> ParamikoChannel:
+def connect(
+    target: SshTarget, command: str, *, timeout_s: float, known: KnownHosts | None = None
+) -> ParamikoChannel:
     """Log in and start `command`; blocks for at most about `timeout_s`, but for the look-up of the name.
+
+    Args:
+        known: the keys that the host may have; None looks them up.
 
     Raises:
         ConnectError: the host cannot be reached, or does not speak SSH.
@@ -69,8 +66,8 @@ def connect(target: SshTarget, command: str, *, timeout_s: float) -> ParamikoCha
         ServerStartError: it starts no command.
         ToolError: there is no ssh-keygen on this machine.
     """
-    deadline = _Deadline(timeout_s)
-    known = KnownHosts(target)
+    deadline = Deadline(timeout_s)
+    known = known or KnownHosts(target)
     pause_s = FIRST_RETRY_S
     for tries_left in range(DROP_RETRIES, -1, -1):
         link = _open(target, deadline)
@@ -87,7 +84,33 @@ def connect(target: SshTarget, command: str, *, timeout_s: float) -> ParamikoCha
     raise AssertionError("the last try raises")
 
 
-def _open(target: SshTarget, deadline: _Deadline) -> Link:
+def lacking(target: SshTarget) -> list[str]:
+    """Keywords with which ssh's configuration allows only algorithms that paramiko does not have."""
+    # Its options can be asked for only where there is a connection.
+    ours = vars(paramiko.Transport)
+    paramikos: dict[str, Sequence[str]] = {
+        "Ciphers": CIPHERS,
+        "MACs": ours["_preferred_macs"],
+        "KexAlgorithms": ours["_preferred_kex"],
+        "HostKeyAlgorithms": ours["_preferred_keys"],
+    }
+    return [
+        f"{keyword} without any that paramiko has"
+        for keyword, names in paramikos.items()
+        if not set(names).intersection(target.algorithms.get(keyword.lower(), names))
+    ]
+
+
+def openssh_may(target: SshTarget, error: HostError) -> str:
+    """Why OpenSSH's client may get in where paramiko did not; empty when it has nothing more to try."""
+    if isinstance(error, LoginError) and target.other_logins:
+        return f"no other key is let in, and there is {', '.join(target.other_logins)}"
+    if isinstance(error.__cause__, ssh_exception.IncompatiblePeer):
+        return f"paramiko and the host have no algorithm in common: {printable(str(error.__cause__))}"
+    return ""
+
+
+def _open(target: SshTarget, deadline: Deadline) -> Link:
     if target.proxy:
         return _open_proxy(target)
     try:
@@ -100,7 +123,7 @@ def _open(target: SshTarget, deadline: _Deadline) -> Link:
     allowed_s = deadline.left_s
     if target.connect_timeout_s is not None:
         allowed_s = min(allowed_s, target.connect_timeout_s)
-    within = _Deadline(allowed_s)
+    within = Deadline(allowed_s)
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         sock = None
         try:
@@ -139,7 +162,7 @@ def _open_proxy(target: SshTarget) -> Link:
     return Link(ours, proxy, words)
 
 
-def _greet(link: Link, target: SshTarget, known: KnownHosts, deadline: _Deadline, *, last: bool) -> bool:
+def _greet(link: Link, target: SshTarget, known: KnownHosts, deadline: Deadline, *, last: bool) -> bool:
     """Exchange keys and check the host's; False: it hung up before a word, and another try may do."""
     transport = link.transport
     _offer(transport, target, known)
@@ -155,11 +178,7 @@ def _greet(link: Link, target: SshTarget, known: KnownHosts, deadline: _Deadline
             raise translate(error, target, Stage.GREETING, link.proxy_words()) from error
         if not last:
             return False
-        raise ConnectError(
-            f"{target.place} takes the connection and hangs up before it says anything of SSH"
-            + (f" ({words})" if (words := link.proxy_words()) else ""),
-            f"{SSHD} Too many logins at once (MaxStartups in its sshd_config) look like this too",
-        ) from error
+        raise hangs_up(target, link.proxy_words()) from error
     key = transport.host_key
     if key is None:
         raise translate(EOFError(), target, Stage.GREETING, link.proxy_words())
@@ -194,7 +213,7 @@ def _kind_of(algorithm: str) -> str:
     return "ssh-rsa" if algorithm.startswith("rsa-sha2-") else algorithm
 
 
-def _login(link: Link, target: SshTarget, deadline: _Deadline) -> None:
+def _login(link: Link, target: SshTarget, deadline: Deadline) -> None:
     agent = None
     if target.agent is not None:
         # An agent that is gone, or that answers nonsense, is none.
@@ -207,7 +226,7 @@ def _login(link: Link, target: SshTarget, deadline: _Deadline) -> None:
             agent.close()
 
 
-def _try_keys(transport: paramiko.Transport, target: SshTarget, keys: Keyring, deadline: _Deadline) -> None:
+def _try_keys(transport: paramiko.Transport, target: SshTarget, keys: Keyring, deadline: Deadline) -> None:
     tried: list[str] = []
     for candidate in keys:
         tried.append(candidate.name)
@@ -224,39 +243,16 @@ def _try_keys(transport: paramiko.Transport, target: SshTarget, keys: Keyring, d
             if isinstance(error, paramiko.AuthenticationException):  # it hung up, says paramiko
                 raise LoginError(
                     f"{target.place} hung up when it was offered {candidate.name}, key {len(tried)}",
-                    "if those are too many (MaxAuthTries): set IdentityFile, and IdentitiesOnly yes",
+                    FEWER_KEYS,
                 ) from error
             raise translate(error, target, Stage.LOGIN, f"with {candidate.name}") from error
         if further:
             raise translate(ssh_exception.PartialAuthentication(further), target, Stage.LOGIN)
         return
-    raise _refused(target, keys, tried)
+    raise refused(target, tried, keys.locked, keys.unusable)
 
 
-def _refused(target: SshTarget, keys: Keyring, tried: list[str]) -> LoginError:
-    parts = [f"refused: {', '.join(tried)}"] if tried else []
-    parts += (
-        [f"locked by a passphrase, and not in the agent: {', '.join(keys.locked)}"] if keys.locked else []
-    )
-    parts += [f"of no use: {'; '.join(keys.unusable)}"] if keys.unusable else []
-    parts = parts or ["there is no key to try, in files or in an agent"]
-    others = target.other_logins
-    parts += [f"not tried, as d1fleet logs in by keys alone: {', '.join(others)}"] if others else []
-    text = "; ".join(parts)
-    if keys.locked:
-        agent = "" if os.environ.get("SSH_AUTH_SOCK") else "eval $(ssh-agent); "
-        mend = f"unlock it: {agent}ssh-add {keys.locked[0]}"
-    elif tried:
-        by_hand = BY_HAND.format(login=target.login_by_hand)
-        mend = f"let a key in (ssh-copy-id), or name the right key and user; {by_hand}"
-    else:
-        mend = (
-            "name a key (IdentityFile for ssh, ansible_ssh_private_key_file in an inventory), or ssh-add one"
-        )
-    return LoginError(f"{target.place} does not let {target.user} in; {text}", mend)
-
-
-def _start(link: Link, target: SshTarget, command: str, deadline: _Deadline) -> ParamikoChannel:
+def _start(link: Link, target: SshTarget, command: str, deadline: Deadline) -> ParamikoChannel:
     transport = link.transport
     # paramiko waits for the answer to a command without any limit.
     watch = threading.Timer(deadline.left_s, link.wake)

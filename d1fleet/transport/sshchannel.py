@@ -25,8 +25,8 @@ from paramiko.buffered_pipe import BufferedPipe
 from paramiko.packet import Packetizer
 
 from ..loop import Loop, Timer
-from .local import StderrTail
-from .ssherrors import printable
+from .pipes import StderrTail
+from .sshterms import printable
 
 FLUSH_S = 0.2
 """What close() leaves the writer for the last bytes; then the connection is cut."""
@@ -142,6 +142,9 @@ class _Inbox(_Buffer):
 
 class ParamikoChannel:
     """A command on a host: `base.Channel`."""
+
+    transport = "paramiko"
+    reason = ""
 
     def __init__(self, link: Link, session: paramiko.Channel) -> None:
         self._link = link

@@ -17,10 +17,12 @@ import shlex
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ..errors import ConnectError, HostKeyError, InventoryError, ToolError, UsageError
+from .. import sshargs
+from ..errors import HostKeyError, InventoryError, ToolError, UsageError
 from ..model import Host
+from . import sshneeds
 
 ANSWER_TIMEOUT_S = 20.0
 """For `ssh -G` and `ssh-keygen -F`: a `Match exec` may run a program. A guess."""
@@ -64,12 +66,29 @@ class SshTarget:
     algorithms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What ssh would offer, by ssh_config keyword in lower case; a missing keyword restricts nothing."""
     other_logins: tuple[str, ...] = ()
-    """Ways to log in that ssh would try beside keys, by ssh_config keyword; there are none here."""
+    """Ways to log in that OpenSSH's client has beside the keys that paramiko can use, for people."""
+    only_openssh: tuple[str, ...] = ()
+    """What is set that paramiko would ignore, for people; empty: either client will do."""
+    destination: str = ""
+    """What ssh was asked for: the alias, perhaps with a user before an `@`."""
+    options: tuple[str, ...] = ()
+    """Options that ssh was asked with: the configuration, the inventory's words, further ones."""
+    keywords: frozenset[str] = frozenset()
+    """What this machine's ssh has answered for, in lower case: others it may not know."""
 
     @property
     def place(self) -> str:
         """Address and port, for people."""
         return f"{self.hostname} port {self.port}"
+
+    @property
+    def add_host_key(self) -> str:
+        """What to do about a host key that is not known."""
+        files = {*self.user_known_hosts, *self.global_known_hosts}
+        if not files - {os.devnull}:
+            # Common in inventories, beside StrictHostKeyChecking=no.
+            return "take UserKnownHostsFile out of ssh's options for this host: with that, no key is known"
+        return f"log in once by hand and answer yes if it is the host's own: {self.login_by_hand}"
 
 
 def resolve(host: Host, *, config_file: str | None = None, extra: Sequence[str] = ()) -> SshTarget:
@@ -77,13 +96,14 @@ def resolve(host: Host, *, config_file: str | None = None, extra: Sequence[str] 
 
     Args:
         config_file: read in place of the user's and the system's configuration (`ssh -F`).
-        extra: further options of ssh(1), as D1MAKE_EXTRA_SSH_PARAMETERS has them.
+        extra: further options of ssh(1), as D1MAKE_EXTRA_SSH_PARAMETERS has them; they come before those
+            that the inventory has for this host.
 
     Raises:
         ToolError: there is no ssh on this machine.
         InventoryError: the name could be taken for an option, or not be put into the ProxyCommand.
         UsageError: ssh cannot read its configuration or `extra`.
-        ConnectError: they ask for what only ssh itself can do.
+        LoginError: they allow no login without a question.
     """
     name = host.address or host.name
     for word in (name, host.user or ""):
@@ -96,16 +116,19 @@ def resolve(host: Host, *, config_file: str | None = None, extra: Sequence[str] 
     options = ["-F", config_file] if config_file is not None else []
     identity = os.path.abspath(os.path.expanduser(host.identity_file)) if host.identity_file else None
     # ssh takes the first value of each, so that the inventory comes first.
-    argv = ["ssh", "-G", *options]
-    argv += ["-p", str(host.port)] if host.port is not None else []
-    argv += ["-l", host.user] if host.user is not None else []
-    argv += ["-i", identity] if identity is not None else []
-    status, out, err = _ask([*argv, *extra, "--", name])
+    asked_with = list(options)
+    asked_with += ["-p", str(host.port)] if host.port is not None else []
+    asked_with += ["-l", host.user] if host.user is not None else []
+    asked_with += ["-i", identity] if identity is not None else []
+    asked_with += [*extra, *host.ssh_args]
+    status, out, err = _ask(["ssh", "-G", *asked_with, "--", name])
     if status != 0:
         words = err.strip().splitlines()[-1:] or [f"exit status {status}"]
+        # What an inventory has is not repeated: a ProxyCommand can hold a password.
         raise UsageError(
             f"ssh cannot work out how to reach {name}: {words[0]}",
-            f"see what it says: {shlex.join(['ssh', '-G', *options, *extra, '--', name])}",
+            f"see what it says: {shlex.join(['ssh', '-G', *options, *extra, '--', name])}"
+            + (", with the inventory's ssh arguments for this host" if host.ssh_args else ""),
         )
     settings = _parse(out)
     asked = settings.get("host", [name])[0]
@@ -114,7 +137,11 @@ def resolve(host: Host, *, config_file: str | None = None, extra: Sequence[str] 
             f"the extra parameters for ssh hold a word that it takes for a host: {asked}",
             "only options may stand there",
         )
-    return _target(host, name, settings, identity, [*options, *_config_option(extra)])
+    file = sshargs.config_file([*options, *extra, *host.ssh_args])
+    config = ["-F", file] if file is not None else []
+    sshneeds.check_logins(asked, settings)
+    target = _target(host, name, settings, identity, config)
+    return replace(target, destination=name, options=tuple(asked_with), keywords=frozenset(settings))
 
 
 def _ask(argv: list[str]) -> tuple[int, str, str]:
@@ -142,16 +169,6 @@ def _parse(text: str) -> dict[str, list[str]]:
     return settings
 
 
-def _config_option(extra: Sequence[str]) -> list[str]:
-    """The -F among further options: a jump host's ssh needs it too."""
-    for place, word in enumerate(extra):
-        if word == "-F" and place + 1 < len(extra):
-            return ["-F", extra[place + 1]]
-        if word.startswith("-F"):
-            return [word]
-    return []
-
-
 def _target(
     host: Host, name: str, settings: dict[str, list[str]], identity: str | None, config: list[str]
 ) -> SshTarget:
@@ -176,7 +193,6 @@ def _target(
         for keyword in ("ciphers", "macs", "kexalgorithms", "hostkeyalgorithms")
         if one(keyword)
     }
-    _refuse_what_only_ssh_does(alias, settings, identities, path)
     return SshTarget(
         name=host.name,
         alias=alias,
@@ -198,7 +214,8 @@ def _target(
         alive_interval_s=int(one("serveraliveinterval", "0")),
         proxy=_proxy(one("proxyjump"), one("proxycommand"), tokens, config),
         algorithms=algorithms,
-        other_logins=tuple(_other_logins(settings)),
+        other_logins=tuple(sshneeds.other_logins(settings, identities)),
+        only_openssh=tuple(sshneeds.needs(settings, identities, path)),
     )
 
 
@@ -280,86 +297,6 @@ def _host_and_port(place: str) -> tuple[str, str]:
     return (place, "") if ":" in port else (host, port)
 
 
-_INSTEAD = {
-    "RevokedHostKeys": "mark those keys @revoked in known_hosts",
-    "KnownHostsCommand": "put the keys that it prints into known_hosts",
-    "CertificateFile": "name the certificate FILE-cert.pub, beside its IdentityFile FILE",
-    "PKCS11Provider": "load it into an agent (ssh-add -s)",
-    "BindAddress": "use a ProxyCommand (nc -s ADDRESS %h %p)",
-    "BindInterface": "use a ProxyCommand (socat - TCP:%h:%p,so-bindtodevice=INTERFACE)",
-    "ProxyUseFdpass": "use a ProxyCommand that passes the data on itself",
-    "PubkeyAuthentication": "allow it, d1fleet logs in by keys alone",
-    "PreferredAuthentications": "name publickey there too, d1fleet logs in by keys alone",
-}
-"""What paramiko would ignore, so that a host is let pass or a login made that was not asked for; and what a
-user can do instead.
-
-What is not here does no harm: `ssh -G` has followed it already (CanonicalizeHostname), or we are stricter
-(StrictHostKeyChecking, VerifyHostKeyDNS), or it is a further way to log in, missed only by who has no key:
-Debian has GSSAPIAuthentication on for everybody, and id_ed25519_sk is among ssh's own IdentityFiles.
-"""
-
-
-def _refuse_what_only_ssh_does(
-    alias: str, settings: dict[str, list[str]], identities: list[str], path: Callable[[str], str]
-) -> None:
-    lost = _only_ssh_does(settings, identities, path)
-    if lost:
-        names = list(dict.fromkeys(name for name, _ in lost))
-        said = ", ".join(f"{name} {value}" for name, value in lost)
-        raise ConnectError(
-            f"ssh's configuration or options for {alias} have what d1fleet cannot follow: {said}",
-            f"{'; '.join(_INSTEAD[name] for name in names)}; then take {', '.join(names)} out of them "
-            "for this host, or name another configuration by --ssh-config FILE",
-        )
-
-
-def _only_ssh_does(
-    settings: dict[str, list[str]], identities: list[str], path: Callable[[str], str]
-) -> list[tuple[str, str]]:
-    """Keywords of `_INSTEAD` that are set, with their values."""
-
-    def value(name: str) -> str:
-        return settings.get(name.lower(), ["none"])[0]
-
-    lost = [(name, value(name)) for name in ("RevokedHostKeys", "KnownHostsCommand") if value(name) != "none"]
-    # Our keys' certificates are found where they usually are; ssh too passes over a file that is not there.
-    found = [key for key in identities if os.path.exists(key) or os.path.exists(f"{key}.pub")]
-    for text in settings.get("certificatefile", []):
-        file = path(text)
-        if text != "none" and os.path.exists(file) and file not in [f"{key}-cert.pub" for key in found]:
-            lost.append(("CertificateFile", text))
-    provider = path(value("PKCS11Provider"))
-    if provider != "none" and (os.path.exists(provider) or not os.path.isabs(provider)):
-        lost.append(("PKCS11Provider", provider))
-    # Through a proxy, ssh itself opens no socket.
-    jump, command = value("ProxyJump") != "none", value("ProxyCommand") != "none"
-    if not jump and not command:
-        lost += [(name, value(name)) for name in ("BindAddress", "BindInterface") if value(name) != "none"]
-    elif not jump and _is_on(settings, "proxyusefdpass"):
-        lost.append(("ProxyUseFdpass", "yes"))
-    if value("PubkeyAuthentication") in ("no", "false"):
-        lost.append(("PubkeyAuthentication", "no"))
-    preferred = settings.get("preferredauthentications", ["publickey"])[0]
-    if "publickey" not in preferred.split(","):
-        lost.append(("PreferredAuthentications", preferred))
-    return lost
-
-
-def _is_on(settings: dict[str, list[str]], keyword: str) -> bool:
-    return settings.get(keyword, ["no"])[0] not in ("no", "false", "none")
-
-
-def _other_logins(settings: dict[str, list[str]]) -> list[str]:
-    names = ["HostbasedAuthentication"] if _is_on(settings, "hostbasedauthentication") else []
-    # Debian's configuration has it on for everybody; it matters to who has a ticket.
-    if _is_on(settings, "gssapiauthentication") and (
-        "KRB5CCNAME" in os.environ or os.path.exists(f"/tmp/krb5cc_{os.getuid()}")
-    ):
-        names.append("GSSAPIAuthentication")
-    return names
-
-
 @dataclass(frozen=True)
 class KnownKey:
     """One line of a known_hosts file that is about a host."""
@@ -411,6 +348,11 @@ class KnownHosts:
         return keys
 
     @property
+    def by_authority(self) -> bool:
+        """Does somebody vouch for hosts of this name by certificates?"""
+        return any(key.marker == "CA" for key in (*self._keys, *self._portless))
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds of key that are known, such as ssh-ed25519: to be asked for first."""
         return tuple(dict.fromkeys(key.kind for key in (*self._own(), *self._portless) if not key.marker))
@@ -443,25 +385,13 @@ class KnownHosts:
                 "somebody may stand between you and the host; only if its administrator confirms the new "
                 f"fingerprint: ssh-keygen -R '{self.name}' -f {old.file}; then {self._add()}",
             )
-        if any(key.marker == "CA" for key in self._keys):
-            raise HostKeyError(
-                f"the host key of {self.name} is known by a certificate authority alone: {shown}",
-                f"add the host's own key: {self._login_without_certificate(kind)}, and answer yes if the "
-                "fingerprint is the host's",
-            )
         raise HostKeyError(
             f"the host key of {self.name} is not known here: {shown}",
             self._add(),
         )
 
     def _add(self) -> str:
-        target = self._target
-        return f"log in once by hand and answer yes if it is the host's own: {target.login_by_hand}"
-
-    def _login_without_certificate(self, kind: str) -> str:
-        """ssh asks only for a key that no authority has signed."""
-        plain = "rsa-sha2-512,rsa-sha2-256" if kind == "ssh-rsa" else kind
-        return f"ssh -o HostKeyAlgorithms={plain}{self._target.login_by_hand.removeprefix('ssh')}"
+        return self._target.add_host_key
 
 
 def _parse_found(text: str, path: str) -> list[KnownKey]:

@@ -3,57 +3,43 @@
 from __future__ import annotations
 
 import socket
-from enum import Enum
 
 from paramiko import ssh_exception
 from paramiko.pkey import UnknownKeyType
 
 from ..errors import ConnectError, HostError, HostKeyError, LoginError, ServerStartError
 from .sshconfig import SshTarget
-
-
-class Stage(Enum):
-    """How far a login had come; decides whose fault a vague error is."""
-
-    CONNECT = "no connection to {place}"
-    GREETING = "no SSH connection to {place}"
-    LOGIN = "the login at {place} failed"
-    START = "the login at {place} works, but no command starts there"
-
-
-_BY_STAGE: dict[Stage, type[HostError]] = {
-    Stage.CONNECT: ConnectError,
-    Stage.GREETING: ConnectError,
-    Stage.LOGIN: LoginError,
-    Stage.START: ServerStartError,
-}
-
-_UP = "is the host up, and is its address right?"
-SSHD = "is sshd running there, and is the port right?"
-BY_HAND = "try it by hand: {login}"
-_ALLOW_MORE = (
-    "allow more KexAlgorithms, HostKeyAlgorithms, Ciphers or MACs, in its sshd_config or "
-    "in ssh's configuration for this host"
+from .sshterms import (
+    ALLOW_MORE,
+    BY_HAND,
+    BY_STAGE,
+    KEYS_ALLOWED,
+    NAME,
+    SESSIONS,
+    SSHD,
+    UP,
+    Stage,
+    printable,
 )
 
 TRANSLATION: dict[type[BaseException], tuple[type[HostError] | None, str, str]] = {
     socket.gaierror: (
         ConnectError,
         "its name cannot be resolved: {error}",
-        "correct the host's name or address",
+        NAME,
     ),
     ConnectionRefusedError: (ConnectError, "connection refused", SSHD),
-    TimeoutError: (None, "no answer in time", _UP),
+    TimeoutError: (None, "no answer in time", UP),
     ConnectionError: (None, "it hung up", BY_HAND),
     EOFError: (None, "it hung up", BY_HAND),
-    OSError: (None, "{error}", _UP),
-    ssh_exception.NoValidConnectionsError: (ConnectError, "{error}", _UP),
+    OSError: (None, "{error}", UP),
+    ssh_exception.NoValidConnectionsError: (ConnectError, "{error}", UP),
     ssh_exception.AuthenticationException: (LoginError, "{error}", BY_HAND),
     ssh_exception.PasswordRequiredException: (LoginError, "the key is locked", "unlock it: ssh-add"),
     ssh_exception.BadAuthenticationType: (
         LoginError,
         "it takes no keys ({error})",
-        "allow PubkeyAuthentication there",
+        KEYS_ALLOWED,
     ),
     ssh_exception.PartialAuthentication: (
         LoginError,
@@ -65,9 +51,9 @@ TRANSLATION: dict[type[BaseException], tuple[type[HostError] | None, str, str]] 
     ssh_exception.ChannelException: (
         ServerStartError,
         "it opens no session ({error})",
-        "look at MaxSessions and ForceCommand in its sshd_config",
+        SESSIONS,
     ),
-    ssh_exception.IncompatiblePeer: (ConnectError, "{error}", _ALLOW_MORE),
+    ssh_exception.IncompatiblePeer: (ConnectError, "{error}", ALLOW_MORE),
     ssh_exception.MessageOrderError: (
         ConnectError,
         "{error}",
@@ -95,9 +81,4 @@ def translate(error: BaseException, target: SshTarget, stage: Stage, more: str =
     words = words.format(error=printable(said) or type(error).__name__)
     begin = stage.value.format(place=target.place)
     text = f"{begin}: {words}{f' ({more})' if more else ''}"
-    return (kind or _BY_STAGE[stage])(text, mend.format(login=target.login_by_hand))
-
-
-def printable(text: str) -> str:
-    """Without control characters, one line, at most 300 characters: it may come from a host."""
-    return "".join(c if c.isprintable() else " " for c in text).strip()[:300]
+    return (kind or BY_STAGE[stage])(text, mend.format(login=target.login_by_hand))

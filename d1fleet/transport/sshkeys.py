@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
+import contextlib
 import copy
 import functools
 import os
 import socket
 import stat
-import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from dataclasses import dataclass
 import paramiko
 from paramiko.agent import AgentSSH
 
+from .keyfile import public_blob
 from .sshconfig import SshTarget, fingerprint
-from .ssherrors import printable
+from .sshterms import printable
 
 AGENT_TIMEOUT_S = 15.0
 """For an agent's answer; one that asks its user for leave may take long, and nobody watches."""
@@ -134,23 +134,15 @@ def _load(path: str, mtime_ns: int) -> paramiko.PKey:
         return _loaded(path, mtime_ns)
 
 
-def public_blob(path: str) -> bytes | None:
-    """The public half of a private key's file, without unlocking it: from FILE.pub, or from its own head."""
+def diagnose(target: SshTarget) -> tuple[list[str], list[str], list[str]]:
+    """Keys that ssh will have tried, by name; files that are locked; files that are of no use."""
+    agent = None
+    if target.agent is not None:
+        with contextlib.suppress(OSError, paramiko.SSHException, ValueError):
+            agent = Agent(target.agent)
     try:
-        with open(f"{path}.pub", "rb") as file:
-            return base64.b64decode(file.read(64 << 10).split()[1])
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        with open(path, "rb") as file:
-            head, *lines, _ = file.read(64 << 10).strip().splitlines()
-        if head != b"-----BEGIN OPENSSH PRIVATE KEY-----":
-            return None
-        # PROTOCOL.key: magic, cipher, kdf, its options, the number of keys, the first public key.
-        data, at = base64.b64decode(b"".join(lines)), len(b"openssh-key-v1\0")
-        for _ in range(3):
-            at += 4 + struct.unpack_from(">I", data, at)[0]
-        size = struct.unpack_from(">I", data, at + 4)[0]
-        return data[at + 8 : at + 8 + size]
-    except (OSError, ValueError, struct.error):
-        return None
+        keys = Keyring(target, agent)
+        return [candidate.name for candidate in keys], keys.locked, keys.unusable
+    finally:
+        if agent is not None:
+            agent.close()

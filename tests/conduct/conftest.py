@@ -98,7 +98,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.fixture(scope="session")
 def hosts(request: pytest.FixtureRequest, stage: Stage) -> Iterator[list[str]]:
-    """Options that name hosts, once per transport: this machine, or two of loopback SSH."""
+    """Options that name hosts, once per transport: this machine, or two of loopback SSH by either client."""
     if request.param == "pipes":
         yield ["--hosts", ":"]
         return
@@ -108,4 +108,4 @@ def hosts(request: pytest.FixtureRequest, stage: Stage) -> Iterator[list[str]]:
     variables = f"XDG_RUNTIME_DIR={stage.folder / 'run'} XDG_CACHE_HOME={stage.folder / 'cache'}"
     options: dict[str, str | int] = {"MaxSessions": 1, "SetEnv": variables}
     with LoopbackSshd(stage.folder / "sshd", ("a", "b"), servers=2, options=options) as servers:
-        yield ["--ssh-config", str(servers.ssh_config), "--hosts", "a,b"]
+        yield ["--ssh-config", str(servers.ssh_config), "--hosts", "a,b", "--transport", request.param]

@@ -13,10 +13,10 @@ from .judge import check_places, check_plain, compare
 from .rows import Row, load
 
 ROWS = load()
-TRANSPORTS = ("pipes", "ssh")
+TRANSPORTS = ("pipes", "ssh", "openssh")
 
-QUICK_OVER_SSH = 4
-"""Of so many rows one goes over SSH in the quick tests too; in the full ones all do."""
+QUICK = {"pipes": 1, "ssh": 4, "openssh": 60}
+"""Of so many rows one goes that way in the quick tests too; in the full ones all do."""
 
 
 def _cases() -> list[object]:
@@ -24,7 +24,7 @@ def _cases() -> list[object]:
     for transport in TRANSPORTS:
         for number, row in enumerate(ROWS):
             marks = [pytest.mark.xfail(reason=row.xfail)] if row.xfail else []
-            if transport == "ssh" and number % QUICK_OVER_SSH:
+            if number % QUICK[transport]:
                 marks.append(pytest.mark.full)
             cases.append(pytest.param(row, transport, id=f"{transport}-{row.name}", marks=marks))
     return cases

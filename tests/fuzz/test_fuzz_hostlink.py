@@ -29,6 +29,9 @@ HELLO = protocol.Hello(machine="m", hostname="h", slots=4, cpus=4, make="4.3", p
 class FakeChannel:
     """A channel whose host is the test."""
 
+    transport = "test"
+    reason = "it is one"
+
     def __init__(self) -> None:
         self.sent = bytearray()
         self.closed = 0

@@ -12,6 +12,9 @@ from tests.support.sshd import LoopbackSshd, missing_reason
 
 HOSTS = {name: {"d1fleet_slots": 4, "d1fleet_max_jobs": 1} for name in ("a", "b")}
 
+TRANSPORTS = ("pipes", "ssh", pytest.param("openssh", marks=pytest.mark.full))
+"""How the hosts of a test are reached: SSH by paramiko, and by OpenSSH's client."""
+
 REPEATS = 10
 
 NewFleet = Callable[[str, Times], Fleet]
@@ -32,9 +35,11 @@ def new_fleet(kill_sshd: LoopbackSshd | None, tmp_path: Path) -> NewFleet:
     """Makes the two hosts: `new_fleet(transport, times)`."""
 
     def make(transport: str, times: Times) -> Fleet:
-        if transport == "ssh" and kill_sshd is None:
+        if transport == "pipes":
+            return Fleet(tmp_path, HOSTS, None, times)
+        if kill_sshd is None:
             pytest.skip(missing_reason())
-        return Fleet(tmp_path, HOSTS, kill_sshd if transport == "ssh" else None, times)
+        return Fleet(tmp_path, HOSTS, kill_sshd, times, transport=transport)
 
     return make
 

@@ -57,6 +57,7 @@ class Fleet:
         folder: for the inventory, and for the locks of slots where hosts are reached over pipes.
         hosts: variables of each host, by name.
         sshd: reach them over this; its aliases are their names. None: over pipes.
+        transport: the client for that.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Fleet:
     times: Times = SHORT
     variables: Mapping[str, str] = field(default_factory=dict)
     """Further environment of a build."""
+    transport: str = "ssh"
 
     @property
     def runtime(self) -> Path:
@@ -90,7 +92,7 @@ class Fleet:
 
     def variables_of(self, name: str) -> dict[str, object]:
         """What the inventory says of a host."""
-        return {"ansible_connection": "local" if self.sshd is None else "ssh", **self.hosts[name]}
+        return {"d1fleet_transport": "local" if self.sshd is None else self.transport, **self.hosts[name]}
 
     def sshd_pids(self) -> list[int]:
         """Processes of the SSH servers; none where hosts are reached over pipes."""

@@ -16,7 +16,7 @@ from _pytest.mark import ParameterSet
 
 from d1fleet.errors import JobLostError
 from tests.kill import proc
-from tests.kill.conftest import NewFleet
+from tests.kill.conftest import TRANSPORTS, NewFleet
 from tests.kill.fleet import SHORT, Fleet, Times
 from tests.kill.running import Build, Scene
 from tests.kill.terminal import Terminal
@@ -111,12 +111,13 @@ EVENTS: dict[str, Event] = {
 
 
 def _cases() -> Iterator[ParameterSet]:
-    """Every event with both manners over both transports; some of those over SSH are left to `full`."""
-    for transport, (name, event), manner in product(("pipes", "ssh"), EVENTS.items(), ("meek", "stubborn")):
+    """Every event with both manners over each transport; some of those over SSH are left to `full`."""
+    ways = ("pipes", "ssh", "openssh")
+    for transport, (name, event), manner in product(ways, EVENTS.items(), ("meek", "stubborn")):
         if transport == "pipes" and event.ssh_only:
             continue
         spare = transport == "ssh" and manner == "meek" and name not in ("ctrl-c", "kill-session")
-        marks = [pytest.mark.full] if spare else []
+        marks = [pytest.mark.full] if spare or transport == "openssh" else []
         yield pytest.param(transport, name, manner, id=f"{transport}-{name}-{manner}", marks=marks)
 
 
@@ -164,7 +165,7 @@ def still_counts(scene: Scene, job: str) -> None:
 
 
 @pytest.mark.parametrize("manner", ["meek", "stubborn"])
-@pytest.mark.parametrize("transport", ["pipes", "ssh"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_silent_coordinator(new_fleet: NewFleet, transport: str, manner: str, times: Times) -> None:
     """A stopped coordinator: hosts end everything when their leases have run out."""
     with (
@@ -192,7 +193,7 @@ def _logins(build: Build) -> list[int]:
 
 
 @pytest.mark.parametrize("manner", ["meek", "stubborn"])
-@pytest.mark.parametrize("transport", ["pipes", "ssh"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_frozen_server(new_fleet: NewFleet, transport: str, manner: str, times: Times) -> None:
     """A stopped server: its host is given up, the other one's job goes on, nothing is left after the thaw."""
     with (
@@ -220,12 +221,13 @@ def test_frozen_server(new_fleet: NewFleet, transport: str, manner: str, times: 
 
 
 @pytest.mark.parametrize("manner", ["meek", "stubborn"])
-def test_dead_connection(new_fleet: NewFleet, manner: str, times: Times) -> None:
+@pytest.mark.parametrize("transport", TRANSPORTS[1:])
+def test_dead_connection(new_fleet: NewFleet, transport: str, manner: str, times: Times) -> None:
     """A stopped sshd is a peer that nobody hears any more, with a connection that looks well."""
     with (
         Scene(manner) as scene,
         Terminal() as terminal,
-        Build.on(new_fleet("ssh", times), scene, terminal) as build,
+        Build.on(new_fleet(transport, times), scene, terminal) as build,
     ):
         sessions, shim = build.sessions("one"), shim_of(build, "one")
         for pid in sessions:
@@ -243,6 +245,24 @@ def test_dead_connection(new_fleet: NewFleet, manner: str, times: Times) -> None
         assert scene.target("two") == "half\nwhole\n"
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("manner", ["meek", "stubborn"])
+def test_killed_clients(new_fleet: NewFleet, manner: str, times: Times) -> None:
+    """OpenSSH's clients on this machine are killed: to the build, their hosts are lost."""
+    with (
+        Scene(manner) as scene,
+        Terminal() as terminal,
+        Build.on(new_fleet("openssh", times), scene, terminal) as build,
+    ):
+        shim = shim_of(build, "one")
+        clients = [pid for pid in proc.below([build.coordinator]) if proc.words(pid)[:2] == ["ssh", "-T"]]
+        assert len(clients) == 2
+        _to(signal.SIGKILL, *clients)
+        wait_until_lost(build, shim, times)
+        assert build.wait(times.lease_s + AFTER_LEASE_S) == LOST, scene.report()
+        build.wait_until_gone(times.lease_s + AFTER_LEASE_S)
+
+
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_while_a_lost_host_is_waited_for(new_fleet: NewFleet, presses: int) -> None:
     """make is told at once; the build itself ends with the lease, or at the second Ctrl-C."""
@@ -256,8 +276,9 @@ def test_ctrl_c_while_a_lost_host_is_waited_for(new_fleet: NewFleet, presses: in
         assert soon(lambda: "made by two" in build.stderr), build.stderr
         for _ in range(presses):
             _press_and_see(build, terminal)
+            # The second one is an answer to these words.
+            assert soon(lambda: "Ctrl-C again does not wait" in build.stderr), build.stderr
         assert build.wait(times.lease_s + AFTER_LEASE_S if presses == 1 else 20) in (-signal.SIGINT, RACE)
-        assert "Ctrl-C again does not wait" in build.stderr
         assert ("may still run there" in build.stderr) == (presses == 2), build.stderr
         build.wait_until_gone(AFTER_LEASE_S)
 

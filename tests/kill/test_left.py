@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from tests.kill import proc
-from tests.kill.conftest import NewFleet
+from tests.kill.conftest import TRANSPORTS, NewFleet
 from tests.kill.fleet import SHORT
 from tests.kill.nasty import KINDS
 from tests.kill.running import Build, Scene
@@ -21,7 +21,7 @@ LEFT = KINDS[1:]
 
 
 @pytest.mark.parametrize("manner", ["meek", "stubborn"])
-@pytest.mark.parametrize("transport", ["pipes", "ssh"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_ended_with_the_build(new_fleet: NewFleet, transport: str, manner: str) -> None:
     fleet = new_fleet(transport, SHORT)
     with Scene(manner) as scene, Build.on(fleet, scene) as build:

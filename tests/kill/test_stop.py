@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.kill import proc
-from tests.kill.conftest import NewFleet
+from tests.kill.conftest import TRANSPORTS, NewFleet
 from tests.kill.fleet import Times
 from tests.kill.running import Build, Scene
 from tests.kill.terminal import Terminal
@@ -24,7 +24,7 @@ pytestmark = [
 
 PROMPT = "d1-prompt> "
 
-TRANSPORTS = pytest.mark.parametrize("transport", ["pipes", "ssh"])
+OVER_EACH = pytest.mark.parametrize("transport", TRANSPORTS)
 
 
 class Shell(Build):
@@ -106,7 +106,7 @@ def _goes_on(build: Shell, terminal: Terminal, times: Times) -> None:
     build.wait_until_gone(times.lease_s + 10)
 
 
-@TRANSPORTS
+@OVER_EACH
 def test_stop_and_go_on(new_fleet: NewFleet, transport: str, times: Times) -> None:
     with _shell(new_fleet, transport, times, "meek") as (build, terminal):
         _stop(build, terminal)
@@ -115,7 +115,7 @@ def test_stop_and_go_on(new_fleet: NewFleet, transport: str, times: Times) -> No
         _goes_on(build, terminal, times)
 
 
-@TRANSPORTS
+@OVER_EACH
 def test_stop_twice(new_fleet: NewFleet, transport: str, times: Times) -> None:
     """The second time from the background: bg, then fg, then Ctrl-Z again."""
     with _shell(new_fleet, transport, times, "stubborn") as (build, terminal):
@@ -132,7 +132,7 @@ def test_stop_twice(new_fleet: NewFleet, transport: str, times: Times) -> None:
         _goes_on(build, terminal, times)
 
 
-@TRANSPORTS
+@OVER_EACH
 def test_interrupt_after_stop(new_fleet: NewFleet, transport: str, times: Times) -> None:
     """fg, and then Ctrl-C: as if it had never been stopped."""
     with _shell(new_fleet, transport, times, "meek") as (build, terminal):
@@ -151,7 +151,7 @@ def test_interrupt_after_stop(new_fleet: NewFleet, transport: str, times: Times)
         build.wait_until_gone(times.lease_s + 10)
 
 
-@TRANSPORTS
+@OVER_EACH
 def test_window_closed(new_fleet: NewFleet, transport: str, times: Times) -> None:
     """The shell passes the hang-up on to everything in the foreground."""
     with _shell(new_fleet, transport, times, "meek", local=True) as (build, terminal):
@@ -162,7 +162,7 @@ def test_window_closed(new_fleet: NewFleet, transport: str, times: Times) -> Non
             assert build.scene.target(job) is None, build.scene.report()
 
 
-@TRANSPORTS
+@OVER_EACH
 @pytest.mark.parametrize("how", ["kill", "kill-9", "hang-up"])
 def test_end_while_stopped(new_fleet: NewFleet, transport: str, how: str, times: Times) -> None:
     """What is ended while it is stopped leaves nothing behind either."""

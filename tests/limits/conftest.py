@@ -31,18 +31,19 @@ def limits_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackSs
         yield server
 
 
-@pytest.fixture(params=["pipes", "ssh"])
+@pytest.fixture(params=["pipes", "ssh", pytest.param("openssh", marks=pytest.mark.full)])
 def new_fleet(request: pytest.FixtureRequest, limits_sshd: LoopbackSshd | None, tmp_path: Path) -> NewFleet:
     """Makes fleets over each transport: `new_fleet(slots=2, names=("a", "b"))`, all names of one machine."""
-    if request.param == "ssh" and limits_sshd is None:
+    if request.param != "pipes" and limits_sshd is None:
         pytest.skip(missing_reason())
 
     def make(slots: int, names: tuple[str, ...] = NAMES[:2], **variables: str) -> Fleet:
         hosts = {
             name: {"d1fleet_slots": slots, "d1fleet_server_setup": f"STAMP_HOST={name}"} for name in names
         }
-        sshd = limits_sshd if request.param == "ssh" else None
-        return Fleet(tmp_path, hosts, sshd, DEFAULTS, variables)
+        if request.param == "pipes":
+            return Fleet(tmp_path, hosts, None, DEFAULTS, variables)
+        return Fleet(tmp_path, hosts, limits_sshd, DEFAULTS, variables, request.param)
 
     return make
 

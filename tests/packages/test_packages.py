@@ -100,8 +100,11 @@ def check(
     assert len(ran_on) > 1 or not many
 
 
-def over_ssh(subject: Subject, sshd: LoopbackSshd, folder: Path, *, many: bool) -> None:
+def over_ssh(
+    subject: Subject, sshd: LoopbackSshd, folder: Path, *, many: bool, transport: str = "ssh"
+) -> None:
     program = [D1FLEET, "build", "--hosts", ",".join(sshd.aliases), "--ssh-config", str(sshd.ssh_config)]
+    program += ["--transport", transport]
     records = [folder / f"record{number}" for number in range(len(subject.arguments))]
     before = sshd.accepted_logins()
     check(subject, program, records, set(sshd.aliases), many)
@@ -125,6 +128,12 @@ def test_e2fsprogs_over_ssh(subjects: Any, sshd: LoopbackSshd, tmp_path: Path) -
 
 
 @pytest.mark.full
+@pytest.mark.sshd
+def test_e2fsprogs_over_openssh(subjects: Any, sshd: LoopbackSshd, tmp_path: Path) -> None:
+    over_ssh(subjects("e2fsprogs"), sshd, tmp_path, many=False, transport="openssh")
+
+
+@pytest.mark.full
 def test_e2fsprogs_over_pipes(subjects: Any, tmp_path: Path) -> None:
     over_pipes(subjects("e2fsprogs"), tmp_path, many=False)
 
@@ -133,6 +142,12 @@ def test_e2fsprogs_over_pipes(subjects: Any, tmp_path: Path) -> None:
 @pytest.mark.sshd
 def test_xfsprogs_over_ssh(subjects: Any, sshd: LoopbackSshd, tmp_path: Path) -> None:
     over_ssh(subjects("xfsprogs"), sshd, tmp_path, many=True)
+
+
+@pytest.mark.full
+@pytest.mark.sshd
+def test_xfsprogs_over_openssh(subjects: Any, sshd: LoopbackSshd, tmp_path: Path) -> None:
+    over_ssh(subjects("xfsprogs"), sshd, tmp_path, many=True, transport="openssh")
 
 
 @pytest.mark.full

@@ -43,13 +43,15 @@ def missing_reason() -> str:
 
 
 class LoopbackSshd:
-    """One or several servers on 127.0.0.1, and what a client needs to reach them under several names.
+    """One or several servers on loopback, and what a client needs to reach them under several names.
 
     Args:
         folder: where keys, configurations and logs go; made if need be.
         aliases: names of hosts for the client; dealt to the servers in turn.
         servers: how many servers, each on a port and with a host key of its own.
         options: sshd_config(5) keywords over ours, for all servers.
+        address: where they listen.
+        certified: host keys are signed, and the client knows the authority alone.
 
     Attributes:
         ssh_config, known_hosts, key: files for the client, for `ssh -F`.
@@ -67,7 +69,11 @@ class LoopbackSshd:
         *,
         servers: int = 1,
         options: Mapping[str, str | int] | None = None,
+        address: str = "127.0.0.1",
+        certified: bool = False,
     ) -> None:
+        self.address = address
+        self.certified = certified
         self.folder = folder
         self.aliases = tuple(aliases)
         self.options = dict(options or {})
@@ -109,6 +115,8 @@ class LoopbackSshd:
             _PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
         for number in range(len(self.logs)):
             _make_key(self.folder / f"host_key{number}")
+            if self.certified:
+                self.sign(self.folder / f"host_key{number}", self.address, "-h")
             self._start_server(number)
         self._write_client_files()
 
@@ -157,6 +165,14 @@ class LoopbackSshd:
         """The argv that runs `command` on `alias` with OpenSSH's client."""
         return ["ssh", "-F", str(self.ssh_config), alias, "--", *command]
 
+    def sign(self, key: Path, principal: str, *options: str) -> Path:
+        """Sign a key by our authority, `folder`/authority; returns the certificate."""
+        authority = self.folder / "authority"
+        _make_key(authority)
+        argv = ["ssh-keygen", "-q", "-s", str(authority), "-I", "test", "-n", principal, *options]
+        subprocess.run([*argv, f"{key}.pub"], check=True, stdin=subprocess.DEVNULL)
+        return key.with_name(f"{key.name}-cert.pub")
+
     def _start_server(self, number: int) -> None:
         sshd = find_sshd()
         if sshd is None:
@@ -164,14 +180,14 @@ class LoopbackSshd:
         log, config = self.logs[number], self.folder / f"sshd_config{number}"
         # Between choosing a free port and listening on it somebody else can take it.
         for _ in range(5):
-            port = _free_port()
+            port = _free_port(self.address)
             config.write_text(self._server_config(number, port))
             argv = [str(sshd), "-D", "-f", str(config), "-E", str(log)]
             # sshd is handed no file of ours, and its sessions have no variable of ours either.
             env = {name: os.environ[name] for name in ("PATH", "HOME", "USER") if name in os.environ}
             server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=env, start_new_session=True)
             self._running.append(server)
-            if _listens(server, port):
+            if _listens(server, self.address, port):
                 self.ports.append(port)
                 return
             self._running.pop()
@@ -181,7 +197,7 @@ class LoopbackSshd:
     def _server_config(self, number: int, port: int) -> str:
         ours: dict[str, str | int] = {
             "Port": port,
-            "ListenAddress": "127.0.0.1",
+            "ListenAddress": self.address,
             "HostKey": str(self.folder / f"host_key{number}"),
             "AuthorizedKeysFile": str(self.folder / "authorized_keys"),
             "PidFile": "none",
@@ -199,6 +215,8 @@ class LoopbackSshd:
             # Many hosts of a test are one server: the limits of logins under way are not what is tested.
             "MaxStartups": 500,
         }
+        if self.certified:
+            ours["HostCertificate"] = str(self.folder / f"host_key{number}-cert.pub")
         if _ssh_version() >= (9, 8):
             ours["PerSourcePenalties"] = "no"
         chosen = {name.lower() for name in self.options}
@@ -208,11 +226,12 @@ class LoopbackSshd:
     def _write_client_files(self) -> None:
         lines = []
         for number, port in enumerate(self.ports):
-            kind, key = (self.folder / f"host_key{number}.pub").read_text().split()[:2]
-            lines.append(f"[127.0.0.1]:{port} {kind} {key}\n")
+            name, marker = ("authority", "@cert-authority ") if self.certified else (f"host_key{number}", "")
+            kind, key = (self.folder / f"{name}.pub").read_text().split()[:2]
+            lines.append(f"{marker}[{self.address}]:{port} {kind} {key}\n")
         self.known_hosts.write_text("".join(lines))
         blocks = [
-            f"Host {alias}\n    HostName 127.0.0.1\n    Port {self.port_of(alias)}\n"
+            f"Host {alias}\n    HostName {self.address}\n    Port {self.port_of(alias)}\n"
             for alias in self.aliases
         ]
         common = (
@@ -239,13 +258,13 @@ def _make_key(path: Path) -> None:
         subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+def _free_port(address: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.bind((address, 0))
         return int(probe.getsockname()[1])
 
 
-def _listens(server: subprocess.Popen[bytes], port: int) -> bool:
+def _listens(server: subprocess.Popen[bytes], address: str, port: int) -> bool:
     """Wait until the server answers (true) or has ended (false)."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while server.poll() is None:
@@ -253,7 +272,7 @@ def _listens(server: subprocess.Popen[bytes], port: int) -> bool:
             server.kill()
             server.wait()
             return False
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
+        with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=1) as probe:
             if probe.recv(4) == b"SSH-":
                 return True
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -41,6 +41,7 @@ PURE = [
     "environment",
     "server.lease",
     "transport.launcher",
+    "sshargs",
 ]
 IO_MODULES = {
     "asyncio", "ctypes", "fcntl", "multiprocessing", "resource", "select", "selectors", "shutil", "signal",
@@ -48,12 +49,14 @@ IO_MODULES = {
 }  # fmt: skip
 
 LAYERS = [
-    "errors model makeargs locks tokens server.lease words inherited",
+    "errors model makeargs locks tokens server.lease words inherited sshargs",
     "protocol makeflags loop folders placement rules hostspec hostvars",
     "stream streams environment jobserver shims tree runtime interpose record policy fleet trust",
     "inventory_cache inventory setting_values settings",
-    "transport transport.base transport.launcher transport.pack transport.local transport.sshconfig",
-    "transport.ssherrors transport.sshkeys transport.sshchannel transport.ssh",
+    "transport transport.base transport.launcher transport.pack transport.pipes transport.local",
+    "transport.keyfile transport.sshneeds transport.sshconfig transport.sshterms",
+    "transport.openssherrors",
+    "transport.ssherrors transport.sshkeys transport.sshchannel transport.ssh transport.openssh",
     "hostlink toolchains",
     "hosts job connect",
     "tokendesk fallback",

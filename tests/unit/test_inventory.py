@@ -436,6 +436,13 @@ def test_jobs_are_the_projects() -> None:
         made_up(groups, a={"d1fleet_jobs": 4}, b={"d1fleet_jobs": "auto"}).fleet(None)
 
 
+def test_an_entry_of_which_less_was_kept_is_not_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = write(folder / "hosts.yml", HOSTS)
+    before = inventory_cache.entry_key([hosts], None)
+    monkeypatch.setattr(inventory_cache, "VARIABLES", ("ansible_new",))
+    assert before is not None and inventory_cache.entry_key([hosts], None) != before
+
+
 # Variables, without Ansible
 
 
@@ -457,6 +464,22 @@ def host(**variables: Any) -> Host:
         ({"ansible_connection": "paramiko_ssh"}, Host("h")),
         ({"ansible_connection": "ansible.builtin.local"}, Host("h", transport="local")),
         ({"ansible_connection": "docker", "d1fleet_transport": "local"}, Host("h", transport="local")),
+        ({"ansible_connection": "local", "d1fleet_transport": "openssh"}, Host("h", transport="openssh")),
+        (
+            {
+                "ansible_ssh_extra_args": "-4",
+                "ansible_ssh_common_args": "-o ProxyCommand='ssh -W %h:%p gw' -J gate",
+                "ansible_ssh_args": "-A -C -o ControlMaster=auto -vvv",
+            },
+            Host(
+                "h",
+                ssh_args=(
+                    *("-C", "-o", "ControlMaster=auto"),
+                    *("-o", "ProxyCommand=ssh -W %h:%p gw", "-J", "gate", "-4"),
+                ),
+            ),
+        ),
+        ({"ansible_ssh_common_args": "", "ansible_host_key_checking": False}, Host("h")),
         (
             {"d1fleet_slots": 4, "d1fleet_max_jobs": "2", "d1fleet_nice": 0},
             Host("h", slots=4, max_jobs=2, nice=0),
@@ -493,7 +516,7 @@ def test_a_key_below_home(tmp_path: Path) -> None:
         ("ansible_user", 7, "a text"),
         ("ansible_ssh_private_key_file", "-x", "dash"),
         ("ansible_connection", "docker", "d1fleet_transport"),
-        *(("d1fleet_transport", value, "it is one of ssh, local") for value in ("telnet", "openssh")),
+        *(("d1fleet_transport", word, "it is one of ssh, openssh, local") for word in ("telnet", "paramiko")),
         ("d1fleet_server_setup", ["x"], "a text"),
         ("d1fleet_server_setup", "CC={{ cc }}", "plain value"),
         ("d1fleet_server_setup", "{% if x %}y{% endif %}", "plain value"),
@@ -509,6 +532,29 @@ def test_a_bad_value_names_host_and_variable(variable: str, value: Any, mend: st
         host(**{variable: value})
     assert mend in caught.value.mend
     assert str(caught.value).replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("-o ProxyCommand='pass hush", "cannot be split"),
+        ("hush", "has a word, which cannot"),
+        ("-o Port=1 -N hush", "has -N, which cannot"),
+        ("-4 -o", "lacks the value of -o"),
+        ("-- hush", "has --, which cannot"),
+        (["-o", "X=hush"], "it is no text"),
+        ("-o ProxyCommand='pass hush {{ x }}'", "is a template"),
+        ({"__ansible_vault": "hush"}, "is encrypted"),
+    ],
+)
+@pytest.mark.parametrize(
+    "variable", ["ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"]
+)
+def test_bad_options_of_ssh_are_named_and_not_shown(variable: str, value: Any, said: str) -> None:
+    with pytest.raises(InventoryError, match=f"host h: {variable} ") as caught:
+        host(**{variable: value})
+    assert said in caught.value.message
+    assert "hush" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["-oProxyCommand=x", "a b", "a\tb", "a\x07"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from d1fleet.errors import ConnectError, HostKeyError, InventoryError, ToolError, UsageError
+from d1fleet.errors import HostKeyError, InventoryError, LoginError, ToolError, UsageError
 from d1fleet.model import Host
 from d1fleet.transport import sshconfig
 from d1fleet.transport.sshconfig import KnownHosts, SshTarget, fingerprint, resolve
@@ -153,7 +153,7 @@ def test_a_user_that_a_shell_would_misread_is_kept_out_of_a_proxy_command(config
     ("text", "said"),
     [
         ("RevokedHostKeys /r", "RevokedHostKeys /r"),
-        ("KnownHostsCommand /bin/true", "KnownHostsCommand /bin/true"),
+        ("KnownHostsCommand /bin/true --token x", "KnownHostsCommand"),
         ("CertificateFile none\n CertificateFile {0}/there", "CertificateFile {0}/there"),
         (
             "CertificateFile {0}/lonely-cert.pub\n IdentityFile {0}/lonely",
@@ -164,28 +164,41 @@ def test_a_user_that_a_shell_would_misread_is_kept_out_of_a_proxy_command(config
         ("BindAddress 192.0.2.1", "BindAddress 192.0.2.1"),
         ("BindInterface eth7", "BindInterface eth7"),
         ("ProxyCommand relay %h\n ProxyUseFdpass yes", "ProxyUseFdpass yes"),
-        ("PubkeyAuthentication no", "PubkeyAuthentication no"),
-        ("PreferredAuthentications password,hostbased", "PreferredAuthentications password,hostbased"),
+        ("RequiredRSASize 2048", "RequiredRSASize 2048"),
+        ("PubkeyAuthentication no\n GSSAPIAuthentication yes", "PubkeyAuthentication no"),
+        (
+            "HostbasedAuthentication yes\n PreferredAuthentications password,hostbased",
+            "PreferredAuthentications password,hostbased",
+        ),
         ("BindAddress ::1\n RevokedHostKeys /r", "RevokedHostKeys /r, BindAddress ::1"),
     ],
 )
-def test_a_host_that_asks_for_what_only_ssh_does_is_refused(
-    config: Config, tmp_path: Path, text: str, said: str
-) -> None:
+def test_what_only_openssh_follows_is_named(config: Config, tmp_path: Path, text: str, said: str) -> None:
     for name in ("there", "lonely-cert.pub"):
         (tmp_path / name).write_text("")
-    with pytest.raises(ConnectError) as caught:
-        config.resolve(f"Host h\n {text.format(tmp_path)}\n")
-    assert caught.value.message.endswith(f"for h have what d1fleet cannot follow: {said.format(tmp_path)}")
-    for word in said.split(", "):
-        assert f" {word.split()[0]}" in caught.value.mend
+    target = config.resolve(f"Host h\n {text.format(tmp_path)}\n")
+    assert ", ".join(target.only_openssh) == said.format(tmp_path)
+    assert config.resolve(f"Host other\n {text.format(tmp_path)}\n").only_openssh == ()
+
+
+def test_an_option_counts_like_the_configuration(config: Config) -> None:
+    assert config.resolve("", None, ("-b", "192.0.2.1")).only_openssh == ("BindAddress 192.0.2.1",)
+    args = Host("h", ssh_args=("-b", "192.0.2.1"))
+    assert config.resolve("", args).only_openssh == ("BindAddress 192.0.2.1",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "PubkeyAuthentication no",
+        "PreferredAuthentications password,hostbased",
+        "PubkeyAuthentication no\n GSSAPIAuthentication yes\n PreferredAuthentications publickey,password",
+    ],
+)
+def test_a_login_that_needs_a_question_is_refused(config: Config, text: str) -> None:
+    with pytest.raises(LoginError, match="for h allow no login without a question: P") as caught:
+        config.resolve(f"Host h\n {text}\n")
     assert "--ssh-config" in caught.value.mend
-    config.resolve(f"Host other\n {text.format(tmp_path)}\n")
-
-
-def test_an_option_is_refused_like_the_configuration(config: Config) -> None:
-    with pytest.raises(ConnectError, match=r"BindAddress 192\.0\.2\.1"):
-        config.resolve("", None, ("-b", "192.0.2.1"))
 
 
 @pytest.mark.parametrize(
@@ -212,10 +225,10 @@ def test_an_option_is_refused_like_the_configuration(config: Config) -> None:
         "ControlMaster auto\n ControlPath {0}/%C\n ForwardAgent yes\n LocalForward 1 b:2\n Compression yes",
     ],
 )
-def test_what_does_no_harm_is_not_refused(config: Config, tmp_path: Path, text: str) -> None:
+def test_what_does_no_harm_is_left_to_paramiko(config: Config, tmp_path: Path, text: str) -> None:
     for name in ("key", "key-cert.pub", "h_key.pub", "h_key-cert.pub", "id_ed25519_sk"):
         (tmp_path / name).write_text("")
-    assert config.resolve(f"Host h\n {text.format(tmp_path)}\n").alias == "h"
+    assert config.resolve(f"Host h\n {text.format(tmp_path)}\n").only_openssh == ()
 
 
 DEBIAN_12 = "Host *\n SendEnv LANG LC_*\n HashKnownHosts yes\n GSSAPIAuthentication yes\n"
@@ -231,7 +244,7 @@ DEBIAN_13 = (
 
 @pytest.mark.parametrize("text", ["", DEBIAN_12, DEBIAN_13, None])
 @pytest.mark.parametrize("ticket", [False, True])
-def test_defaults_refuse_no_host(
+def test_defaults_leave_hosts_to_paramiko(
     config: Config, monkeypatch: pytest.MonkeyPatch, text: str | None, ticket: bool
 ) -> None:
     monkeypatch.delenv("KRB5CCNAME", raising=False)
@@ -239,7 +252,8 @@ def test_defaults_refuse_no_host(
         monkeypatch.setenv("KRB5CCNAME", "KEYRING:x")
     for host in (Host("h"), Host("h.example", user="joe", port=2222), Host("h", address="192.0.2.7")):
         # None: this machine's own, as it is installed.
-        assert resolve(host) if text is None else config.resolve(text, host)
+        target = resolve(host) if text is None else config.resolve(text, host)
+        assert text is None or target.only_openssh == ()
 
 
 def test_a_canonical_name_is_the_one_that_ssh_finds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -264,6 +278,16 @@ def test_other_ways_to_log_in_are_kept_for_who_has_no_key(
     monkeypatch.setenv("KRB5CCNAME", "KEYRING:x")
     assert config.resolve(on).other_logins == ("GSSAPIAuthentication",)
     assert config.resolve("HostbasedAuthentication yes\n").other_logins == ("HostbasedAuthentication",)
+
+
+def test_a_security_key_is_another_way_to_log_in(config: Config, tmp_path: Path) -> None:
+    kind = b"sk-ssh-ed25519@openssh.com"
+    blob = base64.b64encode(len(kind).to_bytes(4, "big") + kind).decode()
+    (tmp_path / "sk.pub").write_text(f"{kind.decode()} {blob}\n")
+    (tmp_path / "other.pub").write_text(f"ssh-ed25519 {base64.b64encode(KEY).decode()}\n")
+    target = config.resolve(f"IdentityFile {tmp_path}/other\nIdentityFile {tmp_path}/sk\n")
+    assert target.other_logins == (f"the security key {tmp_path}/sk",)
+    assert target.only_openssh == ()
 
 
 @pytest.mark.parametrize("name", ["-oProxyCommand=touch x", "a b", "a\nb", "", "a\0b"])
@@ -307,6 +331,27 @@ def test_a_configuration_that_hangs(config: Config, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sshconfig, "ANSWER_TIMEOUT_S", 0.1)
     with pytest.raises(UsageError, match="no answer"):
         config.resolve("")
+
+
+def test_the_inventorys_options_are_not_repeated_in_an_error(config: Config) -> None:
+    host = Host("h", ssh_args=("-o", "ProxyCommand=pass hush", "-o", "NoSuchThing=1"))
+    with pytest.raises(UsageError) as caught:
+        config.resolve("", host, ("-4",))
+    assert "hush" not in str(caught.value) and "-4" in caught.value.mend
+    assert "the inventory's ssh arguments" in caught.value.mend
+
+
+def test_the_settings_options_come_before_the_inventorys(config: Config) -> None:
+    target = config.resolve("", Host("h", ssh_args=("-oUser=joe", "-oPort=7")), ("-oUser=ann",))
+    assert (target.user, target.port) == ("ann", 7)
+    assert target.options == ("-F", str(config.path), "-oUser=ann", "-oUser=joe", "-oPort=7")
+
+
+def test_of_several_configurations_ssh_reads_the_last(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("Host h\n User joe\n ProxyJump gate\n")
+    target = config.resolve("Host h\n User ann\n", Host("h", ssh_args=(f"-F{tmp_path}/other",)))
+    assert target.user == "joe"
+    assert target.proxy[:3] == ("ssh", "-F", f"{tmp_path}/other")
 
 
 # known_hosts; over a real sshd in test_ssh.py.
@@ -407,3 +452,18 @@ def test_fingerprints_are_those_of_ssh_keygen(tmp_path: Path) -> None:
     file.write_text(line("", KEY).lstrip())
     said = subprocess.run(["ssh-keygen", "-lf", file], capture_output=True, text=True, check=True).stdout
     assert fingerprint(KEY) in said
+
+
+def test_who_has_no_file_of_known_keys_is_told_of_that() -> None:
+    target = SshTarget("h", "h", "h", 22, "joe", login_by_hand="ssh h", user_known_hosts=("/dev/null",))
+    with pytest.raises(HostKeyError) as caught:
+        KnownHosts(target).check("ssh-ed25519", KEY)
+    assert "UserKnownHostsFile" in caught.value.mend
+
+
+def test_an_authority_is_seen_and_vouches_for_no_key_here(tmp_path: Path) -> None:
+    hosts = known(tmp_path, f"@cert-authority {line('*.example')}")
+    assert hosts.by_authority and hosts.kinds == ()
+    with pytest.raises(HostKeyError, match="not known"):
+        hosts.check("ssh-ed25519", KEY)
+    assert not known(tmp_path, f"@cert-authority {line('*.org')}").by_authority
