@@ -78,6 +78,13 @@ def with_default_jobs(arguments: Sequence[str], fleet: Fleet, environ: Mapping[s
     return [f"-j{jobs}", *arguments]
 
 
+def build_directory(folder: bytes, arguments: Sequence[str]) -> bytes:
+    """Where make goes to work when it is started in `folder`: what -C names, if that is there."""
+    below = makeflags.argv_directory([b"make", *map(os.fsencode, arguments)])
+    found = os.path.realpath(os.path.join(folder, *below))
+    return found if os.path.isdir(found) else folder
+
+
 def run(settings: Settings, make_arguments: Sequence[str]) -> int:
     """Run make with these arguments; returns the exit status for the user's shell.
 
@@ -97,7 +104,7 @@ def run(settings: Settings, make_arguments: Sequence[str]) -> int:
     ignored = {number for number in _OURS if signal.getsignal(number) is signal.SIG_IGN}
     real_make = interpose.find_make(os.environ)
     interpose.check_make(real_make)
-    folder = os.fsencode(os.getcwd())
+    folder = build_directory(os.fsencode(os.getcwd()), make_arguments)
     record = Record(settings.record)
     lock = TreeLock(folder)
     runtime = build_folder()

@@ -67,6 +67,8 @@ class Hosts:
         self._toolchains = Toolchains(words.plain(policy.project))
         self._compared = _kinds(hosts, policy) > 1
         """Are there hosts that can differ?"""
+        self._took_part: set[HostLink] = set()
+        """Hosts that were up at some time."""
         self._said_waiting: set[HostLink] = set()
         """Hosts of which it was said that others hold their slots, and is so still."""
         self._ending = False
@@ -207,6 +209,7 @@ class Hosts:
             return
         if not unchecked:
             link.placement.up = True
+            self._took_part.add(link)
             self._record.write(
                 event="host-up",
                 host=link.host.name,
@@ -269,7 +272,8 @@ class Hosts:
         self._left(link, "")
 
     def _lost(self, link: HostLink) -> None:
-        self._tell(link, "host-lost")
+        # One that sees another tree has never taken part, though its server ran.
+        self._tell(link, "host-lost" if link in self._took_part else "host-failed")
         self._left(link, "its host was lost")
 
     def _tell(self, link: HostLink, event: str) -> None:

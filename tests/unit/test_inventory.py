@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from d1fleet.errors import InventoryError, ToolError, UnknownProjectError
 from d1fleet.fleet import Inventory
 from d1fleet.inventory import load_fleet, load_inventory
 from d1fleet.model import Host
+
+EXAMPLE = Path(__file__).parents[2] / "inventory"
 
 HOSTS = """\
 all:
@@ -93,6 +96,17 @@ def test_a_project_with_its_groups_variables(folder: Path) -> None:
             Host("a1", address="10.0.0.1", user="build", slots=6, nice=5, makeargs=("-k",)),
             Host("a2", user="build", nice=5, makeargs=("-k",), transport="local"),
         )
+
+
+def test_the_example_is_refused_until_it_is_edited(tmp_path: Path) -> None:
+    mine = shutil.copytree(EXAMPLE, tmp_path / "mine")
+    with pytest.raises(InventoryError, match="example that came with d1fleet") as caught:
+        load_fleet([mine], "engine")
+    assert "remove the line d1fleet_this_is_an_example" in caught.value.mend
+    variables = mine / "group_vars/projects.yml"
+    lines = variables.read_text().splitlines(keepends=True)
+    variables.write_text("".join(line for line in lines if "this_is_an_example" not in line))
+    assert [host.name for host in load_fleet([mine], "engine").hosts] == ["alder", "birch", "cedar"]
 
 
 def test_an_ini_inventory(folder: Path) -> None:
