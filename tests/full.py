@@ -36,10 +36,12 @@ class Part:
 
 PARTS = (
     Part("quick", ("-m", "not full", "tests/unit")),
-    Part("conduct-control", ("-m", "", "tests/conduct", "-k", "not pipes and not ssh")),
+    Part("conduct-control", ("-m", "not containers", "tests/conduct", "-k", "not pipes and not ssh")),
     Part("conduct-pipes", ("-m", "", "tests/conduct", "-k", "pipes")),
     Part("conduct-ssh", ("-m", "", "tests/conduct", "-k", "ssh and not openssh")),
-    Part("conduct-openssh", ("-m", "", "tests/conduct", "-k", "openssh")),
+    Part("conduct-openssh", ("-m", "not containers", "tests/conduct", "-k", "openssh")),
+    Part("conduct-hosts", ("-m", "containers", "tests/conduct", "-k", "not openssh")),
+    Part("conduct-hosts-openssh", ("-m", "containers", "tests/conduct", "-k", "openssh")),
     Part("limits", ("-m", "", "tests/limits", "-k", "not openssh")),
     Part("limits-openssh", ("-m", "", "tests/limits", "-k", "openssh")),
     Part("packages-e2fsprogs", ("-m", "", "tests/packages", "-k", "e2fsprogs")),
@@ -49,10 +51,14 @@ PARTS = (
     ),
     Part("kill-events-ssh", ("-m", "", "tests/kill/test_events.py", "-k", "ssh and not openssh")),
     Part("kill-events-openssh", ("-m", "", "tests/kill/test_events.py", "-k", "openssh or killed_clients")),
+    Part("kill-hosts", ("-m", "", "tests/kill/test_hosts.py", "-k", "not openssh")),
+    Part("kill-hosts-openssh", ("-m", "", "tests/kill/test_hosts.py", "-k", "openssh")),
     Part("transport", ("-m", "full", "tests/unit/transport")),
     Part("kill-left", ("-m", "", "tests/kill/test_left.py")),
     Part("kill-stop", ("-m", "", "tests/kill/test_stop.py")),
     Part("trouble", ("-m", "", "tests/trouble")),
+    Part("containers", ("-m", "", "tests/containers")),
+    Part("roles", ("-m", "", "tests/roles")),
     Part("fuzz", ("-m", "", "tests/fuzz")),
 )
 

@@ -18,6 +18,9 @@ from .running import Program, Result, perform
 
 PROGRAM = Path(__file__).with_name("program.py")
 
+OVER_CONTAINERS = {"hosts": "ssh", "hosts-openssh": "openssh"}
+"""Ways to reach hosts that are machines of their own."""
+
 LOST_COUNT = b"*** wait: No child processes."
 LOST_COUNT_TRIES = 10
 """It happens to about one make in ten that a signal hits; a row has up to four."""
@@ -98,14 +101,22 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.fixture(scope="session")
 def hosts(request: pytest.FixtureRequest, stage: Stage) -> Iterator[list[str]]:
-    """Options that name hosts, once per transport: this machine, or two of loopback SSH by either client."""
+    """Options that name hosts, once per transport: this machine, two of loopback SSH by either client, or
+    three containers by either.
+    """
     if request.param == "pipes":
         yield ["--hosts", ":"]
+        return
+    if request.param in OVER_CONTAINERS:
+        fleet = request.getfixturevalue("container_fleet")
+        names = ",".join(host.name for host in fleet)
+        options = ["--ssh-config", str(fleet.ssh_config), "--hosts", names]
+        yield [*options, "--transport", OVER_CONTAINERS[request.param]]
         return
     pytest.importorskip("d1fleet.transport.ssh", reason="d1fleet has no SSH transport yet")
     if missing_reason():
         pytest.skip(missing_reason())
     variables = f"XDG_RUNTIME_DIR={stage.folder / 'run'} XDG_CACHE_HOME={stage.folder / 'cache'}"
-    options: dict[str, str | int] = {"MaxSessions": 1, "SetEnv": variables}
-    with LoopbackSshd(stage.folder / "sshd", ("a", "b"), servers=2, options=options) as servers:
+    limits: dict[str, str | int] = {"MaxSessions": 1, "SetEnv": variables}
+    with LoopbackSshd(stage.folder / "sshd", ("a", "b"), servers=2, options=limits) as servers:
         yield ["--ssh-config", str(servers.ssh_config), "--hosts", "a,b", "--transport", request.param]

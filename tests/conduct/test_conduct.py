@@ -6,16 +6,18 @@ also says what has to run on a server and what must not.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from .conftest import Stage
+from .conftest import OVER_CONTAINERS, Stage
 from .judge import check_places, check_plain, compare
 from .rows import Row, load
 
 ROWS = load()
-TRANSPORTS = ("pipes", "ssh", "openssh")
+TRANSPORTS = ("pipes", "ssh", "openssh", *OVER_CONTAINERS)
 
-QUICK = {"pipes": 1, "ssh": 4, "openssh": 60}
+QUICK = {"pipes": 1, "ssh": 4, "openssh": 60, "hosts": 60}
 """Of so many rows one goes that way in the quick tests too; in the full ones all do."""
 
 
@@ -24,18 +26,23 @@ def _cases() -> list[object]:
     for transport in TRANSPORTS:
         for number, row in enumerate(ROWS):
             marks = [pytest.mark.xfail(reason=row.xfail)] if row.xfail else []
-            if number % QUICK[transport]:
+            if transport not in QUICK or number % QUICK[transport]:
                 marks.append(pytest.mark.full)
+            if transport in OVER_CONTAINERS:
+                marks.append(pytest.mark.containers)
             cases.append(pytest.param(row, transport, id=f"{transport}-{row.name}", marks=marks))
     return cases
 
 
 @pytest.mark.parametrize(("row", "hosts"), _cases(), indirect=["hosts"])
-def test_as_plain_make(row: Row, stage: Stage, hosts: list[str]) -> None:
+def test_as_plain_make(
+    row: Row, stage: Stage, hosts: list[str], record_property: Callable[[str, object], None]
+) -> None:
     plain = stage.plain(row)
     faults = check_plain(row, plain)
     assert not faults, "the row itself is wrong\n" + "\n".join(faults)
     other, jobs = stage.fleet(row, hosts)
+    record_property("ran on", " ".join(job.host or "here" for job in jobs))
     faults = compare(row, plain, other) + check_places(row, jobs)
     assert not faults, "\n".join(faults) + f"\nstderr was {other.err[-1500:]!r}"
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.containers import ContainerHosts
 from tests.packages.recipes import E2FSPROGS, XFSPROGS, Recipe, configured, make_arguments
 from tests.packages.trees import Products, Site, differences
 from tests.support.debsource import SourceUnavailable
@@ -111,6 +112,16 @@ def over_ssh(
     assert sshd.accepted_logins() - before <= len(sshd.aliases) * len(subject.arguments)
 
 
+def over_containers(
+    subject: Subject, containers: ContainerHosts, folder: Path, *, many: bool, transport: str
+) -> None:
+    names = [host.name for host in containers]
+    program = [D1FLEET, "build", "--hosts", ",".join(names), "--ssh-config", str(containers.ssh_config)]
+    program += ["--transport", transport]
+    records = [folder / f"record{number}" for number in range(len(subject.arguments))]
+    check(subject, program, records, set(names), many)
+
+
 def over_pipes(subject: Subject, folder: Path, *, many: bool) -> None:
     names = ("north", "east", "south")
     local = {name: {"ansible_connection": "local"} for name in names}
@@ -153,3 +164,13 @@ def test_xfsprogs_over_openssh(subjects: Any, sshd: LoopbackSshd, tmp_path: Path
 @pytest.mark.full
 def test_xfsprogs_over_pipes(subjects: Any, tmp_path: Path) -> None:
     over_pipes(subjects("xfsprogs"), tmp_path, many=True)
+
+
+@pytest.mark.full
+@pytest.mark.containers
+@pytest.mark.parametrize("transport", ["ssh", "openssh"])
+@pytest.mark.parametrize(("name", "many"), [("e2fsprogs", False), ("xfsprogs", True)])
+def test_on_containers(
+    subjects: Any, container_hosts: ContainerHosts, tmp_path: Path, name: str, many: bool, transport: str
+) -> None:
+    over_containers(subjects(name), container_hosts, tmp_path, many=many, transport=transport)
