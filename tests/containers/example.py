@@ -1,4 +1,4 @@
-"""What `make fleet` does: three bare hosts, enrolled by site.yml, build examples/ over SSH and are removed."""
+"""What `make fleet` does: three bare hosts, enrolled by site.yml, build examples/ over SSH; then they go."""
 
 from __future__ import annotations
 
