@@ -3,6 +3,7 @@
 ContainerError          a command failed; the text has its last words
  |- ImageUnavailable    no image can be made here (no mirror, no network): a reason to skip
  |- NameTaken           a fleet of this name is there
+ |- NoRoom              this machine's limits leave no room for so many hosts
  |- NotOurs             an interface or a folder that this tool must not touch
 """
 
@@ -19,6 +20,10 @@ class ImageUnavailable(ContainerError):
 
 class NameTaken(ContainerError):
     """A fleet of this name is there, and it is somebody's."""
+
+
+class NoRoom(ContainerError):
+    """A limit of the kernel's leaves no room for so many hosts; the text says which."""
 
 
 class NotOurs(ContainerError):

@@ -16,6 +16,7 @@ from tests.containers.host import Host
 from tests.containers.image import ensure_image
 from tests.containers.launcher import Outside, launch_here, launcher
 from tests.containers.podman import write_atomically
+from tests.containers.room import check_room
 from tests.containers.settings import Settings
 
 _AT_ONCE = 4
@@ -113,6 +114,7 @@ class ContainerHosts(Sequence[Host]):
         Raises:
             ImageUnavailable: there is no image and none can be made.
             NameTaken: there is such a fleet.
+            NoRoom: the kernel's limits do not allow so many hosts.
             ContainerError: podman or a host failed; nothing is left.
         """
         image = ensure_image(self.settings.release, self.settings.variant)
@@ -120,6 +122,7 @@ class ContainerHosts(Sequence[Host]):
             registry.remove_stale()
             if self.settings.name in registry.find_fleets():
                 raise NameTaken(f"there is a fleet {self.settings.name}; take it down first")
+            check_room(self.settings.count)
             try:
                 self.folder.mkdir(mode=0o700, parents=True)
                 network = creation.make_network(self.settings, self.folder)
