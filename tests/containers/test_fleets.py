@@ -124,7 +124,7 @@ def test_a_fleet_goes_whose_owner_was_killed(name: str) -> None:
     assert_gone(name, bridges)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)])
 def test_an_interrupted_up_leaves_nothing(name: str, number: signal.Signals) -> None:
     with subprocess.Popen([*TOOL, "up", name, "--hosts=2"], cwd=ROOT, stdout=subprocess.PIPE) as up:
         wait_until(lambda: name in registry.find_fleets())
