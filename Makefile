@@ -11,13 +11,14 @@ export D1FLEET_TEST_INSTALL ?= $(if $(filter 0,$(shell id -u)),1,0)
 # What a build of ours hands to make must not reach the builds that the tests make.
 unexport MAKEFLAGS MFLAGS MAKELEVEL MAKEFILES
 
-.PHONY: help demo test test-full lint molecule bench clean lock
+.PHONY: help demo fleet test test-full lint molecule bench clean lock
 .DEFAULT_GOAL := help
 # Set-up is quick and its steps depend on each other.
 .NOTPARALLEL:
 
 help:
 	@echo 'make demo       build examples/ on three embedded hosts, and show which sub-make ran where'
+	@echo 'make fleet      the same on three container hosts, enrolled by site.yml; needs root and podman'
 	@echo 'make test       the tests, in well under 40 minutes; PYTEST_ARGS=... is passed on'
 	@echo 'make test-full  everything, in parts that can be resumed; FULL_ARGS=... is passed on'
 	@echo 'make lint       ruff, mypy, shellcheck, yamllint, ansible-lint'
@@ -29,6 +30,10 @@ help:
 demo: $(VENV)/.d1fleet
 	@$(MAKE) -s --no-print-directory -C examples clean
 	$(BIN)/d1fleet build --inventory examples/three-local-hosts.yml --summary -j6 -C examples
+
+fleet: $(VENV)/.d1fleet
+	@.ci/need fleet
+	$(BIN)/python -m tests.containers.example
 
 test: $(VENV)/.dev
 	@.ci/need test
@@ -49,6 +54,7 @@ lint: $(VENV)/.dev
 
 # One scenario a release. Their tools are looked up in PATH.
 molecule: $(VENV)/.dev
+	@.ci/need fleet
 	PATH="$(CURDIR)/$(BIN):$$PATH" molecule test --all
 
 bench: $(VENV)/.d1fleet

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from d1fleet.hostvars import VARIABLES
+from d1fleet.model import TRANSPORTS
 from tests.roles.roles import ROLES, ROOT, load, options, play, tool
 
 _PREFIX = "d1fleet_"
@@ -88,6 +89,10 @@ def test_variables_of_builds_stand_with_the_role_of_the_server() -> None:
     elsewhere = {name for role in ROLES if role != "d1make_server" for name in options(role)}
     of_builds = {name for name in VARIABLES if name.startswith(_PREFIX)} - elsewhere
     assert of_builds == set(options("d1make_server"))
+
+
+def test_hosts_are_reached_as_builds_can_reach_them() -> None:
+    assert options("d1make_server")["d1fleet_transport"]["choices"] == list(TRANSPORTS)
 
 
 def test_one_name_means_one_thing() -> None:
