@@ -17,7 +17,7 @@ from .rows import Row, load
 ROWS = load()
 TRANSPORTS = ("pipes", "ssh", "openssh", *OVER_CONTAINERS)
 
-QUICK = {"pipes": 1, "ssh": 4, "openssh": 60, "hosts": 60}
+QUICK = {"pipes": 1, "ssh": 4, "openssh": 100, "hosts": 60}
 """Of so many rows one goes that way in the quick tests too; in the full ones all do."""
 
 

@@ -204,7 +204,7 @@ def test_bytes_go_there_and_back_in_order(target: SshTarget) -> None:
 
 @pytest.mark.sshd
 def test_large_data_both_ways_with_a_backlog(target: SshTarget, tmp_path: Path) -> None:
-    gate, size = tmp_path / "gate", 16 << 20  # more than the window, the sockets and the pipes take
+    gate, size = tmp_path / "gate", 8 << 20  # more than the window, the sockets and the pipes take
     with talk(target, f"{SAY}until test -e {gate}; do sleep 0.02; done; cat") as one:
         one.until(lambda: one.data == b"hello\n")
         block = bytes(range(256)) * (size // 256)
@@ -305,6 +305,7 @@ def test_a_killed_ssh_ends_the_channel(target: SshTarget) -> None:
         assert "killed by signal 9" in one.channel.diagnosis()
 
 
+@pytest.mark.full
 @pytest.mark.sshd
 def test_a_killed_sshd_ends_the_channel(sshd: LoopbackSshd, target: SshTarget) -> None:
     before = sshd.sessions()
@@ -425,7 +426,11 @@ def check_reached(config: Path | str, host: Host, reason: str | None) -> None:
             marks=pytest.mark.full,
         ),
         ("Ciphers aes256-ctr", None),
-        ("ProxyJump b\n RevokedHostKeys {folder}/id_ed25519.pub", "RevokedHostKeys {folder}/id_ed25519.pub"),
+        pytest.param(
+            "ProxyJump b\n RevokedHostKeys {folder}/id_ed25519.pub",
+            "RevokedHostKeys {folder}/id_ed25519.pub",
+            marks=pytest.mark.full,
+        ),
         ("Include {folder}/more", "RequiredRSASize 3072"),
     ],
 )
@@ -448,7 +453,7 @@ def test_a_revoked_host_key_is_refused_by_whoever_is_asked(sshd: LoopbackSshd, t
 
 
 @pytest.mark.sshd
-@pytest.mark.parametrize("transport", ["ssh", "openssh"])
+@pytest.mark.parametrize("transport", [pytest.param("ssh", marks=pytest.mark.full), "openssh"])
 def test_a_jump_host_on_another_port_carries_the_connection(tmp_path: Path, transport: str) -> None:
     with LoopbackSshd(tmp_path / "sshd", ("a", "b"), servers=2) as server:
         config = tmp_path / "config"
@@ -498,7 +503,7 @@ def test_a_users_certificate_elsewhere_is_shown(
 
 
 @pytest.mark.sshd
-@pytest.mark.parametrize("transport", ["ssh", "openssh"])
+@pytest.mark.parametrize("transport", [pytest.param("ssh", marks=pytest.mark.full), "openssh"])
 def test_ipv6(tmp_path: Path, transport: str) -> None:
     with socket.socket(socket.AF_INET6) as probe:
         try:
@@ -678,6 +683,13 @@ def test_what_ssh_says_becomes_one_of_ours(
     assert error.mend and "{" not in str(error) and str(error).replace("\n", "").isprintable()
 
 
+def test_lines_that_end_as_for_a_terminal_are_lines() -> None:
+    tail = pipes.StderrTail()
+    for part in (b"one\r", b"\ntwo\r\n"):
+        tail.feed(part)
+    assert tail.text() == "one\ntwo"
+
+
 def test_each_row_of_the_table_is_whole() -> None:
     for pattern, _, words, mend in openssherrors.TABLE:
         facts = dict.fromkeys(["said", "login", "add", *re.compile(pattern).groupindex], "x")
@@ -732,6 +744,7 @@ def test_a_locked_key_is_named_with_the_way_to_unlock_it(sshd: LoopbackSshd, tmp
     assert "secret" not in str(error)
 
 
+@pytest.mark.full
 @pytest.mark.sshd
 def test_too_many_keys_are_named_as_such(tmp_path: Path) -> None:
     wrong = make_key(tmp_path / "wrong")
@@ -749,6 +762,7 @@ def test_a_server_that_takes_no_keys(tmp_path: Path) -> None:
     assert "takes no keys (password)" in error.message
 
 
+@pytest.mark.full
 @pytest.mark.sshd
 def test_a_server_that_opens_no_session(tmp_path: Path) -> None:
     with LoopbackSshd(tmp_path / "sshd", ("a",), options={"MaxSessions": 0}) as server:
@@ -839,8 +853,10 @@ def test_a_proxy_that_fails_is_quoted() -> None:
     ("jump", "said"),
     [
         ("HostName 127.0.0.1\n Port 1", "connect to host 127.0.0.1 port 1: Connection refused"),
-        ("User nobodyx", "nobodyx@127.0.0.1: Permission denied (publickey)"),
-        ("UserKnownHostsFile /dev/null", "No ED25519 host key is known"),
+        pytest.param(
+            "User nobodyx", "nobodyx@127.0.0.1: Permission denied (publickey)", marks=pytest.mark.full
+        ),
+        pytest.param("UserKnownHostsFile /dev/null", "No ED25519 host key is known", marks=pytest.mark.full),
     ],
 )
 def test_a_jump_host_that_does_not_let_us_through_is_quoted(
@@ -870,6 +886,7 @@ def test_signals_of_the_terminal_are_not_for_it() -> None:
     channel = pipes.PipeChannel(process)
     try:
         assert os.getsid(process.pid) == process.pid
+        assert process.pid in pipes.started_pids, "the build's reaper would take its status away"
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
