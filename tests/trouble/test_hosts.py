@@ -13,7 +13,11 @@ import pytest
 
 from d1fleet.errors import HostError
 from tests.containers import ContainerHosts, Host
+from tests.kill.fleet import CHECKOUT
 from tests.trouble.test_trouble import build, write
+
+SCRIPT = "d1fleet/server/toolchain.py"
+OTHER_COMPILER = "/usr/local/bin/cc"
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(240)]
 
@@ -177,6 +181,36 @@ def test_it_is_named_and_left_out(
     assert alone.returncode == HostError.exit_code, alone.stderr
     assert trouble.says.format(address=broken.address) in alone.stderr
     assert "Traceback" not in said + alone.stderr
+
+
+def test_another_toolchain(container_hosts: ContainerHosts, tmp_path: Path) -> None:
+    """Its project's toolchain is on record there, as the role leaves it; its own is another one."""
+    tree = write(tmp_path, _MAKEFILE.format(record=tmp_path / "record"))
+    broken, *others = container_hosts
+    case = Case(tmp_path, broken, others[0], container_hosts.ssh_config)
+    found = others[0].run(["python3", "-ISE", "-"], stdin=(CHECKOUT / SCRIPT).read_text())
+    parts = json.loads(found.stdout)["parts"]
+    record = json.dumps({"version": 1, "projects": {"test": {"parts": parts, "tools": []}}})
+    with case.undo:
+        for host in container_hosts:
+            case.undo.callback(host.run, ["rm", "-r", "/etc/d1fleet"])
+            host.put("/etc/d1fleet/toolchain.json", record)
+        case.undo.callback(broken.run, ["rm", OTHER_COMPILER])
+        broken.put(OTHER_COMPILER, "#!/bin/sh\necho cc of another kind\n", 0o755)
+        options = ["--inventory", str(container_hosts.inventory), "--record", str(tmp_path / "record"), "-j2"]
+        end = build(tree, *options)
+        for host in others:
+            host.put("/etc/d1fleet/toolchain.json", record.replace("cc (", "another cc ("))
+        alone = build(tree, *options[:3], str(tmp_path / "record-alone"), "--strict", "-j2")
+    assert end.returncode == 0, end.stderr
+    assert (
+        f"d1fleet: host {broken.name}: its toolchain is not project test's: cc: cc of another" in end.stderr
+    )
+    assert "run site.yml for it (role toolchain)" in end.stderr
+    assert _places(tmp_path) <= {host.name for host in others}
+    assert alone.returncode == HostError.exit_code, alone.stderr
+    for host in container_hosts:
+        assert f"d1fleet: host {host.name}: its" in alone.stderr
 
 
 def _build(
