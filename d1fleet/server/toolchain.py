@@ -75,7 +75,10 @@ _MOST_ENTRIES = 20
 
 _DPKG = "/var/lib/dpkg/info"
 _INCLUDE = "/usr/include"
-_HEADER_PACKAGES = ("libc6-dev", "linux-libc-dev")
+_KERNEL_HEADERS = "linux-libc-dev"
+_KERNEL_RELEASE = b"  usr/include/linux/version.h"
+"""All that most of its monthly updates change: hosts that are a week apart go on building together."""
+_HEADER_PACKAGES = ("libc6-dev", _KERNEL_HEADERS)
 _HEADER_FOLDERS = ("", "asm", "asm-generic", "bits", "gnu", "linux", "sys")
 """Below an include folder: those of libc and kernel, and few others."""
 
@@ -261,11 +264,15 @@ class _Look:
                 if lines:
                     digest.update(b"\n".join(lines))
                     version = self._line(dpkg or "", "-W", "-f", "${Version}\n", name)
+                    if package == _KERNEL_HEADERS:
+                        version = ".".join(version.split(".")[:2])
                     found.append(f"{package} {version or '?'}")
         return f"{', '.join(found)} [{digest.hexdigest()[:_HASH_DIGITS]}]" if found else NONE
 
     def _checksums(self, path: str) -> list[bytes]:
-        """A package's lines for what compilers and linkers read: not its manual pages and its changelog."""
+        """A package's lines for what compilers and linkers read: not its manual pages and its changelog, nor
+        the kernel's exact release.
+        """
         self._watch(path)
         try:
             with open(path, "rb") as file:
@@ -275,7 +282,9 @@ class _Look:
         except OSError:
             self.sure = False
             return []
-        return sorted(line for line in lines if b"  usr/share/" not in line)
+        return sorted(
+            line for line in lines if b"  usr/share/" not in line and not line.endswith(_KERNEL_RELEASE)
+        )
 
     def _walk(self, include: str) -> str:
         """Names and sizes of headers, in place of their contents."""

@@ -51,9 +51,8 @@ class Pretended:
         for name in ("as", "ld", "ar"):
             self.tool(name, f"GNU {name} 2.40")
         self.package("libc6-dev:fake64", "1111  usr/include/stdio.h\n2222  usr/share/doc/libc6-dev/c.gz\n")
-        self.package("linux-libc-dev", "3333  usr/include/linux/version.h\n")
         self.program("dpkg", "#!/bin/sh\necho fake64\n")
-        self.program("dpkg-query", "#!/bin/sh\necho 1.0-1\n")
+        self.upgrade_kernel("6.1.147-1")
 
     def file(self, path: Path, text: str) -> None:
         """A new file in the old one's place, as packages are upgraded."""
@@ -74,6 +73,16 @@ class Pretended:
 
     def tool(self, name: str, version: str, build: int = 1) -> None:
         self.program(name, _TOOL.format(log="/dev/null", version=version, build=build))
+
+    def versions(self, libc: str, kernel: str) -> None:
+        """Of the packages of headers."""
+        self.program("dpkg-query", f"#!/bin/sh\ncase $4 in linux*) echo {kernel} ;; *) echo {libc} ;; esac\n")
+
+    def upgrade_kernel(self, version: str) -> None:
+        """Other headers of a kernel, of which only the one changed that says which release it is."""
+        lines = f"3333  usr/include/linux/types.h\n{version}  usr/include/linux/version.h\n"
+        self.package("linux-libc-dev", lines)
+        self.versions("1.0-1", version)
 
     def package(self, name: str, checksums: str) -> None:
         self.file(self.dpkg / f"{name}.md5sums", checksums)
@@ -106,7 +115,7 @@ def test_parts(host: Pretended) -> None:
     assert found["cc"].startswith("cc (Fake 1.2) 1.2 [cc1 ")
     assert found["c++"].startswith("c++ (Fake 1.2) 1.2 [cc1plus ")
     assert found["ld"].startswith("GNU ld 2.40 [")
-    assert found["headers"].startswith("libc6-dev 1.0-1, linux-libc-dev 1.0-1 [")
+    assert found["headers"].startswith("libc6-dev 1.0-1, linux-libc-dev 6.1 [")
     assert found["nosuchtool"] == "none"
     assert "[" in found["libc"]
     assert parts_fault(found) == ""
@@ -140,7 +149,8 @@ DIFFERENCES: dict[str, tuple[str, Callable[[Pretended], None]]] = {
     "headers of libc": ("headers", lambda h: h.package("libc6-dev:fake64", "1112  usr/include/stdio.h\n")),
     "headers of the kernel": ("headers", lambda h: h.package("linux-libc-dev", "4  usr/include/l.h\n")),
     "headers gone": ("headers", lambda host: (host.dpkg / "linux-libc-dev.md5sums").unlink()),
-    "their version": ("headers", lambda host: host.program("dpkg-query", "#!/bin/sh\necho 1.0-2\n")),
+    "their version": ("headers", lambda host: host.versions("1.0-2", "6.1.147-1")),
+    "the kernel's series": ("headers", lambda host: host.upgrade_kernel("6.12.5-1")),
     "libc of a cross compiler": (CROSS, lambda host: host.file(host.lib / "libc.so.6", "rebuilt")),
     "cross compiler": (CROSS, lambda host: (host.bin / CROSS).unlink()),
 }
@@ -175,6 +185,12 @@ def test_without_dpkg_names_and_sizes_of_headers_count(
         found.append(host.parts()["headers"])
     assert found[0].startswith("1 files [")
     assert found[0] == found[1] != found[2]
+
+
+def test_a_monthly_update_of_the_kernels_headers_is_no_difference(host: Pretended) -> None:
+    before = host.parts()["headers"]
+    host.upgrade_kernel("6.1.153-1")
+    assert host.parts()["headers"] == before
 
 
 def test_a_bare_host(tmp_path: Path) -> None:
