@@ -239,7 +239,7 @@ def test_an_installed_collection_does_the_same(enrolled: Enrolled, tmp_path: Pat
     )
     (archive,) = tmp_path.glob("d1-fleet-*.tar.gz")
     folder = tmp_path / "collections"
-    install = [*galaxy, "install", "--offline", "--no-deps", "-p", str(folder), str(archive)]
+    install = [*galaxy, "install", "--offline", "--no-deps", "--force", "-p", str(folder), str(archive)]
     subprocess.run(install, check=True, capture_output=True, cwd=tmp_path)
     environment = {"ANSIBLE_COLLECTIONS_PATH": str(folder), "XDG_CACHE_HOME": str(site.folder)}
     done = play(
