@@ -328,7 +328,8 @@ class Hosts:
             if link.state is State.UP:
                 link.send(protocol.Bye(kill=kill))
             elif link.open:
-                link.fail(HostError("the build ended before it was ready"))
+                # A host that is off is connecting, too: none of them is said to be sound or broken.
+                link.fail(HostError(f"still {link.state.value} when the build ended"))
         self._loop.call_later(limit_s, self._give_up)
 
     def _give_up(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -174,16 +175,22 @@ def _read(paths: Sequence[Path], config: str | None) -> Inventory:
             else:
                 os.environ["PATH"] = path
     if not answer:
-        raise InventoryError(f"the inventory {_named(paths)} cannot be read: {_essence(complaint)}", _MEND)
+        raise InventoryError(
+            f"the inventory {_named(paths)} cannot be read: {_essence(complaint)}", _mend(paths)
+        )
     try:
         return Inventory.of(answer)
     except ValueError as error:
-        raise InventoryError(f"ansible-inventory made no sense of {_named(paths)}: {error}", _MEND) from error
+        raise InventoryError(
+            f"ansible-inventory made no sense of {_named(paths)}: {error}", _mend(paths)
+        ) from error
 
 
-_MEND = (
-    f"ask Ansible itself: {os.path.join(os.path.dirname(sys.executable), 'ansible-inventory')} --list -i PATH"
-)
+def _mend(paths: Sequence[Path]) -> str:
+    """A command that can be copied: it shows all that Ansible has to say."""
+    program = os.path.join(os.path.dirname(sys.executable), "ansible-inventory")
+    which = [word for path in paths for word in ("-i", str(path))]
+    return f"ask Ansible itself: {shlex.join([program, '--list', *which])}"
 
 
 def _essence(complaint: str) -> str:

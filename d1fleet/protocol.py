@@ -261,14 +261,18 @@ class Hello(Message):
     python: str = ""
     toolchain: dict[str, str] = field(default_factory=dict)
     """What compiles there: a text for each part; empty when nobody wants to know."""
+    toolchain_places: dict[str, str] = field(default_factory=dict)
+    """Paths of those of its tools that lie outside the system's folders: for people, and never compared."""
     project_toolchain: dict[str, str] = field(default_factory=dict)
     """The same as it was recorded there for the project; empty when nothing was."""
     record_fault: str = ""
     """Why that record is not believed; empty when it is, or there is none."""
 
     def fault(self) -> str:
-        return _parts_fault("toolchain", self.toolchain) or _parts_fault(
-            "project_toolchain", self.project_toolchain
+        return (
+            _parts_fault("toolchain", self.toolchain)
+            or _parts_fault("toolchain_places", self.toolchain_places)
+            or _parts_fault("project_toolchain", self.project_toolchain)
         )
 
 

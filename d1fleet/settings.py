@@ -131,7 +131,7 @@ def load_settings(
     _check_names(given, "the options")
     layers = [
         _read(given, {name: Source(f"--{_dashed(name)}", here) for name in given}),
-        # A variable that an option overrules is not even looked at: it may well be empty.
+        # A variable that an option overrules is not even looked at: it may well be of no use.
         _from_environment(environ, _without(_ENVIRONMENT, given), here),
         _from_environment(environ, _without(_D1MAKE, given), here),
     ]
@@ -144,7 +144,7 @@ def load_settings(
     notes = [
         f"{name} is set and means nothing; did you mean {near[0]}?"
         for name in environ
-        if name.startswith("D1FLEET_") and name not in _ENVIRONMENT.values()
+        if name.startswith("D1FLEET_") and environ[name] and name not in _ENVIRONMENT.values()
         if (near := difflib.get_close_matches(name, _ENVIRONMENT.values(), 1, 0.8))
     ]
     if environ.get(_UNUSED):
@@ -204,7 +204,10 @@ def _from_environment(
     environ: Mapping[str, str], names: Mapping[str, str], folder: Path
 ) -> dict[str, _Setting]:
     given: dict[str, Any] = {
-        name: environ[variable] for name, variable in names.items() if variable in environ
+        # An empty one says nothing: `NAME= command` is how a shell takes a setting back for one command.
+        name: environ[variable]
+        for name, variable in names.items()
+        if environ.get(variable)
     }
     if "inventory" in given:
         given["inventory"] = given["inventory"].split(os.pathsep)

@@ -57,8 +57,8 @@ def _jobs(coordinator: Coordinator) -> list[str]:
     """Which sub-make ran where."""
     counts = coordinator.counts
     if not counts.jobs:
-        return ["there were no sub-makes"]
-    rows = [("sub-make", "in", "host", "seconds", "")]
+        return ["there were no sub-makes: one flat makefile has none to spread", ""]
+    rows = [("sub-make", "folder", "host", "seconds", "")]
     for job in counts.jobs:
         seconds = f"{job.seconds:.2f}" if job.seconds is not None else ""
         rows.append((job.command, job.folder, job.host or "this machine", seconds, job.remark))

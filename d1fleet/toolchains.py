@@ -16,7 +16,10 @@ from .server.toolchain import differences, has_compiler
 _SHOWN = 4
 """Differences in one message; one is mostly followed by others."""
 
-_MEND = "or set d1fleet_toolchain_mismatch: ignore"
+_IGNORE = "or set d1fleet_toolchain_mismatch: ignore"
+_SAME = "bring its packages, links and wrappers to what the other hosts have"
+_RENEW = "after an upgrade of all hosts run site.yml again, so that the record is new"
+"""The role takes no wrapper away and turns no link: to run it for one host alone mends no difference."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Toolchains:
         if hello.record_fault:
             return Verdict(
                 f"its record of toolchains is not believed: {hello.record_fault}",
-                f"run site.yml for it (role toolchain), {_MEND}",
+                f"run site.yml for it (role toolchain), {_IGNORE}",
             )
         if hello.project_toolchain:
             verdict = self._compare_record(host, hello.project_toolchain)
@@ -67,7 +70,7 @@ class Toolchains:
         if self._recorded is not None:
             return self._compare_parts(hello)
         self._without_record[host] = hello
-        return self._compare_hosts(host, hello.toolchain)
+        return self._compare_hosts(host, hello)
 
     def _compare_record(self, host: str, record: Mapping[str, str]) -> Verdict:
         if self._recorded is None:
@@ -85,38 +88,41 @@ class Toolchains:
             return Verdict()
         return Verdict(
             f"its record of project {self._project}'s toolchain is another than {first}'s: {_some(found)}",
-            f"run site.yml for both (role toolchain), {_MEND}",
+            f"run site.yml for all hosts of the project at once (role toolchain), {_IGNORE}",
         )
 
     def _compare_parts(self, hello: Hello) -> Verdict:
         if self._recorded is None:
             return Verdict()
         first, expected = self._recorded
-        mend = f"run site.yml for it (role toolchain), {_MEND}"
         unknown: list[str] = []
         if not hello.project_toolchain:
             # Without a record it did not know which further tools to look for.
             unknown = [name for name in expected if name not in hello.toolchain]
             expected = {name: text for name, text in expected.items() if name in hello.toolchain}
-        found = differences(expected, hello.toolchain)
+        found = differences(expected, hello.toolchain, places=hello.toolchain_places)
         if found:
-            return Verdict(f"its toolchain is not project {self._project}'s: {_some(found)}", mend)
+            return Verdict(
+                f"its toolchain is not project {self._project}'s: {_some(found)}",
+                f"{_SAME}; {_RENEW}; {_IGNORE}",
+            )
         if unknown:
             return Verdict(
                 f"it has no record of project {self._project}'s toolchain, as {first} has:"
                 f" what its {', '.join(unknown[:_SHOWN])} is cannot be told",
-                mend,
+                f"run site.yml for it (role toolchain), {_IGNORE}",
             )
         return Verdict()
 
-    def _compare_hosts(self, host: str, parts: Mapping[str, str]) -> Verdict:
+    def _compare_hosts(self, host: str, hello: Hello) -> Verdict:
+        parts = hello.toolchain
         if not has_compiler(parts):
             return Verdict()  # perhaps nobody compiles in this project
         if self._first is None:
             self._first = host, parts
             return Verdict()
         first, expected = self._first
-        found = differences(expected, parts, first)
+        found = differences(expected, parts, first, hello.toolchain_places)
         if not found:
             return Verdict()
         return Verdict(note=f"its toolchain differs from {first}'s: {found[0]}; objects may not fit together")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,7 +75,38 @@ class _BuildCommand(click.Command):
         return [*super().collect_usage_pieces(ctx), "[MAKE ARGUMENTS]..."]
 
 
-@click.group(context_settings={"help_option_names": ["--help"], "max_content_width": 100})
+class _Group(click.Group):
+    """Knows what is meant where `build` was forgotten."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)  # click takes them away
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.possibilities:
+                raise  # one of the group's own, misspelt
+            raise UsageError(
+                f"d1fleet itself has no option {error.option_name}", _for_build(given)
+            ) from error
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None:
+            near = difflib.get_close_matches(args[0], self.commands, 1)
+            mend = f"did you mean d1fleet {near[0]}?" if near else _for_build(args)
+            raise UsageError(f"d1fleet has no command {args[0]}", mend)
+        return super().resolve_command(ctx, args)
+
+
+def _for_build(arguments: Sequence[str]) -> str:
+    """The mend for arguments of make that stand where a command should."""
+    if "build" in arguments:
+        return "write d1fleet build first, all arguments after it"
+    return f"did you mean d1fleet build {shlex.join(arguments)}?"
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="d1fleet")
 def cli() -> None:
     """Spread a make build's sub-makes over many hosts."""
@@ -94,7 +126,13 @@ def cli() -> None:
 @click.option("--transport", metavar="HOW", help="ssh (the usual), openssh (by OpenSSH's client) or local.")
 @click.option("--trees", metavar="PATH", multiple=True, help="A further folder that all hosts share.")
 @click.option("--record", metavar="FILE", help="Write what happened to each sub-make, as JSON lines.")
-@click.option("--summary/--quiet", "summary", default=None, help="Say at the end where sub-makes ran.")
+@click.option(
+    "--summary/--quiet",
+    "summary",
+    default=None,
+    help="At the end list each sub-make with its folder, host and seconds, and what became of each host; "
+    "or say nothing of where they ran.",
+)
 @click.option("--strict", is_flag=True, default=None, help="No host for a sub-make is an error.")
 @click.option("--lease", "lease_s", metavar="S", help="Seconds that a host may go on unheard (10).")
 @click.option("--grace", "grace_s", metavar="S", help="Seconds added before a host counts as ended (6).")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import random
 import signal
 import sys
@@ -172,8 +173,9 @@ class Server:
             )
         if welcome.uid != uid:
             raise UnfitError(
-                f"our login there has uid {uid}, the build has uid {welcome.uid}",
-                "give the user the same uid on all hosts, or log in as another user (ansible_user)",
+                f"our login there{_name_of(uid)} has uid {uid}, the build has uid {welcome.uid}",
+                "build as the user who logs in there, with the same uid on all machines "
+                "(role builders: d1fleet_builders)",
             )
         if welcome.nice:
             with contextlib.suppress(OSError):
@@ -192,13 +194,12 @@ class Server:
             self._sync_mutex = b"fnm:/proc/%d/fd/%d" % (os.getpid(), self.output_lock)
         record = enrolled(welcome.project)
         found: dict[str, str] = {}
+        places: dict[str, str] = {}
         if welcome.toolchain or record.parts:
             names = self._environment.compose(welcome.environment).items()
-            found = toolchain.describe(
-                record.tools,
-                {os.fsdecode(name): os.fsdecode(value) for name, value in names},
-                toolchain.cache_folder(),
-            )
+            environ = {os.fsdecode(name): os.fsdecode(value) for name, value in names}
+            found = toolchain.describe(record.tools, environ, toolchain.cache_folder())
+            places = toolchain.places(record.tools, environ)
         cpus = usable_cpus()
         count = welcome.slots or cpus
         self._slots = SlotLocks(slots_directory(), count)
@@ -216,6 +217,7 @@ class Server:
             make=version,
             python=".".join(map(str, sys.version_info[:3])),
             toolchain=found,
+            toolchain_places=places,
             project_toolchain=record.parts,
             record_fault=record.fault,
         )
@@ -450,6 +452,14 @@ class Server:
                 self.loop.stop()
 
         leave()
+
+
+def _name_of(uid: int) -> str:
+    """The user's name, for people. Only our own: another uid may be called otherwise elsewhere."""
+    try:
+        return f", {facts.plain(pwd.getpwuid(uid).pw_name)},"
+    except KeyError:
+        return ""
 
 
 def main() -> int:

@@ -13,7 +13,8 @@ Also a script that needs nothing beside it, for hosts that are being enrolled: `
     further ones  by name; as cc where it is a compiler, with the assembler, linker, libc and headers that it
                   has of its own; else as ld
 
-A part that is not there is `none`. No value holds a path or a time: they differ on hosts that are equal.
+A part that is not there is `none`. No value holds a path or a time: they differ on hosts that are equal. So
+do the names that compilers were called by: a version line begins with the tool's own name in their place.
 """
 
 from __future__ import annotations
@@ -55,10 +56,12 @@ LONGEST_VALUE = 400
 MOST_TOOLS = 32
 TOOL_NAME = re.compile(r"(?=.{1,100}\Z)/?[A-Za-z0-9_+][A-Za-z0-9_.+-]*(/[A-Za-z0-9_+][A-Za-z0-9_.+-]*)*\Z")
 
-_FORMULA = 1
+_FORMULA = 2
 """Goes up when the same host would be described in other words: what older ones remember is void then."""
 
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+_SYSTEM_FOLDERS = ("/usr/bin", "/bin")
+"""Where packages put tools: of any other place people have to be told, or they look for it in vain."""
 _EACH_LIMIT_S = 4.0
 """For one answer of a compiler; a guess: they take some ms, and a cold disk or an NFS server a second."""
 _LIMIT_S = 10.0
@@ -83,6 +86,8 @@ _HEADER_FOLDERS = ("", "asm", "asm-generic", "bits", "gnu", "linux", "sys")
 """Below an include folder: those of libc and kernel, and few others."""
 
 _COMPILER = re.compile(r"(?:(.+)-)?(gcc|g\+\+|cc|c\+\+|cpp|clang|clang\+\+)(?:-[0-9.]+)?\Z")
+_CALLED = re.compile(r"(\S+)(?= \()")
+"""Where gcc's version line has the name that it was called by, which is a wrapper's choice."""
 _LIBC = re.compile(r"(?:libc\.so\.6|libc-[0-9.]+\.so|ld-musl-[^/]*\.so\.1|libc\.musl-[^/]*\.so\.1)\Z")
 
 _DECIDING = ("PATH", "LD_LIBRARY_PATH", "GCC_EXEC_PREFIX", "COMPILER_PATH", "CCACHE_COMPILER", "CCACHE_PATH")
@@ -98,11 +103,19 @@ def fingerprint(parts: Mapping[str, str]) -> str:
 
 
 def differences(
-    expected: Mapping[str, str], found: Mapping[str, str], whose: str = "the project"
+    expected: Mapping[str, str],
+    found: Mapping[str, str],
+    whose: str = "the project",
+    places: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """What differs, a text for each part of `expected`; parts that only `found` has do not count."""
+    """What differs, a text for each part of `expected`; parts that only `found` has do not count.
+
+    Args:
+        places: where the tools of `found` lie, as `places` has it; they are said, and are no difference.
+    """
+    at = {name: f" at {path}" for name, path in (places or {}).items()}
     return [
-        f"{name}: {found.get(name) or NONE}, {whose} has {value or NONE}"
+        f"{name}: {found.get(name) or NONE}{at.get(name, '')}, {whose} has {value or NONE}"
         for name, value in expected.items()
         if (found.get(name) or NONE) != (value or NONE)
     ]
@@ -142,6 +155,23 @@ def describe(
         if stamps is not None:
             _remember(folder, entry, stamps, parts)
     return parts
+
+
+def places(tools: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Paths of those tools that were found outside the system's folders; arguments as for `describe`.
+
+    Not of those that were asked for by their path, nor paths that are not fit to be read.
+    """
+    path = (os.environ if environ is None else environ).get("PATH", _DEFAULT_PATH)
+    found = {name: _find(name, path) or "" for name in (*TOOLS, *tools) if not os.path.isabs(name)}
+    return {
+        name: place
+        for name, place in found.items()
+        if place
+        and os.path.dirname(place) not in _SYSTEM_FOLDERS
+        and len(place) <= LONGEST_VALUE
+        and place.isprintable()
+    }
 
 
 def _look(
@@ -202,6 +232,9 @@ class _Look:
         compiler = _COMPILER.match(os.path.basename(name))
         if compiler is None:
             return f"{version} [{self._hash(path)}]"
+        called = _CALLED.match(version)
+        if called and _COMPILER.match(called[1]):
+            version = os.path.basename(name) + version[called.end() :]
         details = self._proper(path, compiler[2])
         if further:
             details += self._beside(path)

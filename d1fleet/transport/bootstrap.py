@@ -27,7 +27,8 @@ def asked() -> str:
     line = sys.stdin.buffer.readline(64).decode("ascii", "replace")
     wanted = line[len("want ") :].strip()
     if not line.startswith("want ") or len(wanted) != 32 or set(wanted) - set("0123456789abcdef"):
-        answer("bad only a server can be asked for here")
+        # Mostly a person, who has logged in by hand to see whether that works.
+        answer("bad this key starts builds of d1fleet and nothing else (the login works)")
         sys.exit(4)
     return wanted
 

@@ -137,7 +137,7 @@ class Clients:
 
 def over() -> ConnectError:
     """The error for a login that nobody waits for any more."""
-    return ConnectError("the build ended before it was ready")
+    return ConnectError("still connecting when the build ended")
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:

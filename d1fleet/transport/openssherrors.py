@@ -195,6 +195,7 @@ def explain(target: SshTarget, said: str, status: int) -> HostError:
         "said": printable("; ".join(lines[-4:])),
         "login": target.login_by_hand,
         "add": target.add_host_key,
+        "correct": target.correct_name,
     }
     for pattern, kind, words, mend in TABLE:
         found = re.search(pattern, said, re.MULTILINE)

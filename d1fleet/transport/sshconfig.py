@@ -75,11 +75,23 @@ class SshTarget:
     """Options that ssh was asked with: the configuration, the inventory's words, further ones."""
     keywords: frozenset[str] = frozenset()
     """What this machine's ssh has answered for, in lower case: others it may not know."""
+    by_name: bool = False
+    """Nobody has given an address, neither the inventory nor ssh's configuration: the name stands for it."""
 
     @property
     def place(self) -> str:
         """Address and port, for people."""
         return f"{self.hostname} port {self.port}"
+
+    @property
+    def correct_name(self) -> str:
+        """What to do about a name that cannot be resolved."""
+        if self.by_name:
+            return (
+                f"{self.name} was used as the address, as there is no other: correct it, or give one "
+                "(ansible_host in an inventory, HostName in ssh's configuration)"
+            )
+        return "correct the host's name or address"
 
     @property
     def add_host_key(self) -> str:
@@ -214,6 +226,7 @@ def _target(
         alive_interval_s=int(one("serveraliveinterval", "0")),
         proxy=_proxy(one("proxyjump"), one("proxycommand"), tokens, config),
         algorithms=algorithms,
+        by_name=host.address is None and hostname.lower() == alias.lower(),  # ssh has it in lower case
         other_logins=tuple(sshneeds.other_logins(settings, identities)),
         only_openssh=tuple(sshneeds.needs(settings, identities, path)),
     )

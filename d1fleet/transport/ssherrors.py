@@ -81,4 +81,6 @@ def translate(error: BaseException, target: SshTarget, stage: Stage, more: str =
     words = words.format(error=printable(said) or type(error).__name__)
     begin = stage.value.format(place=target.place)
     text = f"{begin}: {words}{f' ({more})' if more else ''}"
-    return (kind or BY_STAGE[stage])(text, mend.format(login=target.login_by_hand))
+    return (kind or BY_STAGE[stage])(
+        text, mend.format(login=target.login_by_hand, correct=target.correct_name)
+    )

@@ -21,7 +21,7 @@ FIRST_RETRY_S = 0.15
 
 UP = "is the host up, and is its address right?"
 SSHD = "is sshd running there, and is the port right?"
-NAME = "correct the host's name or address"
+NAME = "{correct}"
 BY_HAND = "try it by hand: {login}"
 KEYS_ALLOWED = "allow PubkeyAuthentication there"
 SESSIONS = "look at MaxSessions and ForceCommand in its sshd_config"
@@ -89,7 +89,10 @@ def refused(
         mend = f"unlock it: {agent}ssh-add {locked[0]}"
     elif tried:
         by_hand = BY_HAND.format(login=target.login_by_hand)
-        mend = f"let a key in (ssh-copy-id), or name the right key and user; {by_hand}"
+        mend = (
+            "let a key in (ssh-copy-id; on an enrolled host: put it into d1fleet_builders,"
+            f" run site.yml again), or name the right key and user; {by_hand}"
+        )
     else:
         mend = (
             "name a key (IdentityFile for ssh, ansible_ssh_private_key_file in an inventory), or ssh-add one"

@@ -209,8 +209,9 @@ def test_the_summary_says_where_and_how(tmp_path: Path) -> None:
     (tree / "sub").mkdir()
     (tree / "sub" / "Makefile").write_text("one: ; @:\ntwo: ; @exit 3\n")
     end = build(tree, "--hosts", ":/2", "--summary", "-k")
-    assert re.search(r"^d1fleet: make -s --no-print-directory one  sub  :  +\d\.\d\d$", end.stderr, re.M)
+    assert re.search(r"^d1fleet: sub-make +folder +host +seconds$", end.stderr, re.M)
+    assert re.search(r"^d1fleet: make -s --no-print-directory one  sub +:  +\d\.\d\d$", end.stderr, re.M)
     assert re.search(
-        r"^d1fleet: make -s --no-print-directory two  sub  :  +\d\.\d\d +exit 2$", end.stderr, re.M
+        r"^d1fleet: make -s --no-print-directory two  sub +:  +\d\.\d\d +exit 2$", end.stderr, re.M
     )
     assert re.search(r"^d1fleet: make -n -C sub +\.  +this machine +-n only prints", end.stderr, re.M)

@@ -9,6 +9,7 @@ import pytest
 from d1fleet import protocol
 from d1fleet.environment import TravellingEnvironment
 from d1fleet.errors import UnfitError
+from d1fleet.hostlink import State
 from d1fleet.hosts import Hosts
 from d1fleet.loop import Loop
 from d1fleet.model import Host
@@ -73,3 +74,13 @@ def test_a_host_cannot_speak_for_us_when_it_is_left_out(hosts: Hosts, hello: pro
         admit(hosts, 1, hello)
     assert caught.value.message.isprintable()
     assert len(caught.value.message) <= 1000
+
+
+def test_hosts_that_were_not_up_when_the_build_ended(hosts: Hosts) -> None:
+    """Whether they are off or sound nobody knows: it is said how far they had come."""
+    hosts.links[1].state = State.STARTING
+    hosts.take_leave(kill=False, limit_s=1.0)
+    assert [link.error and link.error.message for link in hosts.links] == [
+        "still connecting when the build ended",
+        "still starting when the build ended",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -152,8 +153,13 @@ def test_an_inventory_that_is_none(folder: Path, cache: Path, name: str, text: s
 def test_one_broken_file_beside_a_good_one_is_an_error(folder: Path) -> None:
     good = write(folder / "good.yml", "all: {hosts: {x: }}\n")
     bad = write(folder / "bad.yml", "all: [\n")
-    with pytest.raises(InventoryError, match=r"bad\.yml"):
+    with pytest.raises(InventoryError, match=r"bad\.yml") as caught:
         load_fleet([good, bad])
+    asks, _, command = caught.value.mend.partition(": ")
+    assert asks == "ask Ansible itself"
+    program, *rest = shlex.split(command)
+    assert os.access(program, os.X_OK)
+    assert rest == ["--list", "-i", str(good), "-i", str(bad)]
 
 
 def test_a_missing_inventory(folder: Path) -> None:

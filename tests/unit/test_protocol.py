@@ -247,7 +247,7 @@ def test_refused_in_a_run(name: str, value: object) -> None:
         ({str(number): "x" for number in range(toolchain.MOST_PARTS + 1)}, "more than 64 parts"),
     ],
 )
-@pytest.mark.parametrize("name", ["toolchain", "project_toolchain"])
+@pytest.mark.parametrize("name", ["toolchain", "toolchain_places", "project_toolchain"])
 def test_toolchains_that_are_refused(name: str, parts: object, words: str) -> None:
     fields = {name: getattr(protocol.Hello(), name) for name, _ in protocol.Hello._JSON}
     with pytest.raises(ProtocolError, match=f"{name} .*{words}"):

@@ -153,10 +153,24 @@ def test_other_words_for_ssh_are_refused(place: Place, text: str, said: str) -> 
 @pytest.mark.parametrize(
     "variable", ["D1FLEET_HOSTS", "D1MAKE_HOSTS", "D1FLEET_INVENTORY", "D1FLEET_PROJECT"]
 )
-def test_an_empty_variable_is_a_mistake(place: Place, variable: str) -> None:
-    place.environ[variable] = ""
+def test_a_blank_variable_is_a_mistake(place: Place, variable: str) -> None:
+    place.environ[variable] = " "
     with pytest.raises(UsageError, match=variable):
         place.load()
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        *("D1FLEET_HOSTS", "D1FLEET_INVENTORY", "D1FLEET_PROJECT", "D1FLEET_HOST"),
+        *("D1MAKE_HOSTS", "D1MAKE_SERVER_SETUP", "D1MAKE_CLIENT_MAKEARGS", "D1MAKE_EXTRA_SSH_PARAMETERS"),
+    ],
+)
+def test_an_empty_variable_says_nothing(place: Place, variable: str) -> None:
+    place.user_file.write_text("{hosts: a, setup: s, makeargs: [m], ssh_options: ['-4']}")
+    expected = place.load()
+    place.environ[variable] = ""
+    assert place.load() == expected
 
 
 def test_hosts_twice_are_named_with_the_variable(place: Place) -> None:
@@ -321,8 +335,8 @@ def test_what_is_not_there_is_an_error_at_once(place: Place, name: str, value: A
         place.load(**{name: value})
 
 
-def test_an_empty_variable_does_not_overrule_an_option(place: Place) -> None:
-    place.environ |= {"D1FLEET_HOSTS": "", "D1MAKE_HOSTS": ""}
+def test_a_useless_variable_does_not_overrule_an_option(place: Place) -> None:
+    place.environ |= {"D1FLEET_HOSTS": " ", "D1MAKE_HOSTS": " "}
     assert place.load(hosts="a").hosts == (Host("a"),)
     with pytest.raises(UsageError, match="D1FLEET_HOSTS"):
         place.load()

@@ -34,7 +34,10 @@ def test_another_toolchain_than_the_projects_is_left_out() -> None:
     for mismatch in ("exclude", "fail"):
         verdict = judge("birch", mismatch, recorded(THEIRS))
         assert verdict.reason == "its toolchain is not project demo's: cc: gcc 12, the project has gcc 14"
-        assert verdict.mend.startswith("run site.yml for it (role toolchain), or set d1fleet_toolchain_mis")
+        assert verdict.mend == (
+            "bring its packages, links and wrappers to what the other hosts have; after an upgrade of all"
+            " hosts run site.yml again, so that the record is new; or set d1fleet_toolchain_mismatch: ignore"
+        )
         assert not verdict.note
 
 
@@ -47,6 +50,25 @@ def test_the_first_host_is_held_to_its_own_record() -> None:
 def test_a_tool_of_the_project_that_is_missing() -> None:
     verdict = Toolchains("demo").judge("alder", "exclude", recorded(OURS, OURS | CROSS))
     assert verdict.reason.endswith(": arm-gcc: none, the project has arm-gcc 14")
+
+
+def test_where_a_tool_lies_is_said_and_is_no_difference() -> None:
+    places = {"cc": "/usr/local/bin/cc", "ld": "/opt/bin/ld"}
+    toolchains = Toolchains("demo")
+    assert toolchains.judge("alder", "exclude", recorded(OURS)) == FINE
+    same = Hello(toolchain=OURS, toolchain_places=places, project_toolchain=OURS)
+    assert toolchains.judge("birch", "exclude", same) == FINE
+    other = Hello(toolchain=THEIRS, toolchain_places=places, project_toolchain=OURS)
+    assert toolchains.judge("cedar", "exclude", other).reason.endswith(
+        ": cc: gcc 12 at /usr/local/bin/cc, the project has gcc 14"
+    )
+
+
+def test_where_a_tool_lies_is_said_without_records_too() -> None:
+    judge = Toolchains("").judge
+    judge("alder", "exclude", Hello(toolchain=OURS))
+    other = Hello(toolchain=THEIRS, toolchain_places={"cc": "/usr/local/bin/cc"})
+    assert "cc: gcc 12 at /usr/local/bin/cc, alder has gcc 14" in judge("birch", "exclude", other).note
 
 
 def test_many_differences_are_not_all_said() -> None:
@@ -63,7 +85,7 @@ def test_records_that_differ() -> None:
     assert verdict.reason == (
         "its record of project demo's toolchain is another than alder's: cc: gcc 12, alder's has gcc 14"
     )
-    assert verdict.mend.startswith("run site.yml for both")
+    assert verdict.mend.startswith("run site.yml for all hosts of the project at once")
 
 
 def test_a_record_that_has_a_tool_more() -> None:

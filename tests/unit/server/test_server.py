@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import pwd
 import resource
 import signal
 import sys
@@ -105,8 +106,9 @@ def test_slots_are_the_usable_cpus_by_default(start: Start) -> None:
         ({"version": 2}, "speaks protocol 2, this server 1", "one version"),
         (
             {"uid": os.geteuid() + 1},
-            f"has uid {os.geteuid()}, the build has uid {os.geteuid() + 1}",
-            "same uid",
+            f"our login there, {pwd.getpwuid(os.geteuid()).pw_name}, has uid {os.geteuid()},"
+            f" the build has uid {os.geteuid() + 1}",
+            "build as the user who logs in there, with the same uid on all machines",
         ),
         ({"environment": b"PATH=/nonexistent\0"}, "no make in PATH", "install GNU make"),
         ({"setup": "echo broken >&2; exit 5;"}, "status 5: broken", "d1fleet_server_setup"),

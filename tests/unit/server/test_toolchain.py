@@ -132,6 +132,49 @@ def test_equal_hosts_are_equal_whatever_their_history(pretended: Callable[[str],
     assert str(one.folder) not in str(first)
 
 
+def test_a_wrapper_that_calls_the_compiler_by_another_name_is_no_difference(
+    pretended: Callable[[str], Pretended],
+) -> None:
+    one, other = pretended("one"), pretended("other")
+    other.compiler("cc", "x86_64-linux-gnu-gcc-14 (Fake 1.2) 1.2", "cc1")
+    other.compiler("c++", "g++ (Fake 1.2) 1.2", "cc1plus")
+    assert one.parts() == other.parts()
+    asked_by_path = str(other.bin / "cc")
+    assert other.parts(asked_by_path)[asked_by_path].startswith("cc (Fake 1.2) 1.2 [")
+
+
+def test_what_only_looks_like_a_compilers_name_stays(host: Pretended) -> None:
+    host.tool("as", "gcc (Fake 1.2) 1.2")
+    assert host.parts()["as"].startswith("gcc (Fake")
+    host.compiler("cc", "tcc (Fake 1.2) 1.2", "cc1")
+    assert host.parts()["cc"].startswith("tcc (Fake")
+
+
+def test_places_are_those_outside_the_systems_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {name: tmp_path / name for name in ("system", "mine", "odd\n")}
+    for each in folders.values():
+        each.mkdir()
+    for folder, name in (
+        ("system", "cc"),
+        ("system", "ld"),
+        ("mine", "ld"),
+        ("mine", "flex"),
+        ("odd\n", "ar"),
+    ):
+        (folders[folder] / name).touch(0o755)
+    monkeypatch.setattr(toolchain, "_SYSTEM_FOLDERS", (str(folders["system"]),))
+    environ = {"PATH": ":".join(str(folders[name]) for name in ("odd\n", "mine", "system"))}
+    mine = folders["mine"]
+    assert toolchain.places(["flex", f"{mine}/flex", "nosuchtool"], environ) == {
+        "ld": f"{mine}/ld",
+        "flex": f"{mine}/flex",
+    }
+    monkeypatch.setattr(toolchain, "LONGEST_VALUE", 5)
+    assert toolchain.places([], environ) == {}
+
+
 def test_what_a_distribution_writes_about_a_package_does_not_count(host: Pretended) -> None:
     before = host.parts()
     host.package("libc6-dev:fake64", "9999  usr/share/doc/libc6-dev/c.gz\n1111  usr/include/stdio.h\n")
@@ -460,6 +503,12 @@ def test_a_fingerprint_is_of_what_is_there() -> None:
 )
 def test_differences(expected: dict[str, str], found: dict[str, str], words: list[str]) -> None:
     assert differences(expected, found) == words
+
+
+def test_where_it_lies() -> None:
+    places = {"cc": "/usr/local/bin/cc", "ld": "/usr/local/bin/ld"}
+    found = differences({"cc": "a", "ld": "c"}, {"cc": "b", "ld": "c"}, places=places)
+    assert found == ["cc: b at /usr/local/bin/cc, the project has a"]
 
 
 def test_whose_it_is() -> None:

@@ -692,7 +692,7 @@ def test_lines_that_end_as_for_a_terminal_are_lines() -> None:
 
 def test_each_row_of_the_table_is_whole() -> None:
     for pattern, _, words, mend in openssherrors.TABLE:
-        facts = dict.fromkeys(["said", "login", "add", *re.compile(pattern).groupindex], "x")
+        facts = dict.fromkeys(["said", "login", "add", "correct", *re.compile(pattern).groupindex], "x")
         assert words.format(**facts) and mend.format(**facts)
 
 
@@ -731,6 +731,8 @@ def test_a_wrong_user_is_refused(target: SshTarget) -> None:
     error = refused(stranger, LoginError)
     assert "does not let nobodyx in" in error.message and target.identity_files[0] in error.message
     assert "ssh-copy-id" in error.mend
+    assert "into d1fleet_builders, run site.yml again" in error.mend
+    assert error.mend.endswith(f"; try it by hand: {stranger.login_by_hand}")
 
 
 @pytest.mark.sshd
@@ -786,8 +788,19 @@ def test_connection_refused(free_port: int) -> None:
 
 
 def test_a_name_that_does_not_resolve() -> None:
-    error = refused(with_option(HERE, "-F/dev/null", "-oHostName=name.invalid"), ConnectError)
+    nameless = with_option(HERE, "-F/dev/null", "-oHostName=name.invalid")
+    error = refused(nameless, ConnectError)
     assert "name cannot be resolved" in error.message
+    assert error.mend == "correct the host's name or address"
+    error = refused(dataclasses.replace(nameless, name="alder", by_name=True), ConnectError)
+    assert error.mend.startswith("alder was used as the address, as there is no other: correct it, or give")
+
+
+def test_a_login_that_the_end_of_the_build_overtakes() -> None:
+    clients = openssh.Clients()
+    clients.close()
+    with pytest.raises(ConnectError, match=r"^still connecting when the build ended$"):
+        clients.start(["true"])
 
 
 def listening(server: Listener) -> SshTarget:

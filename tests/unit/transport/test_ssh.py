@@ -421,6 +421,8 @@ def test_a_key_that_is_not_let_in_is_named(target: SshTarget, tmp_path: Path) ->
     error = refused(with_keys(target, wrong), LoginError)
     assert f"refused: {wrong}" in error.message
     assert "ssh-copy-id" in error.mend
+    assert "into d1fleet_builders, run site.yml again" in error.mend
+    assert error.mend.endswith(f"; try it by hand: {target.login_by_hand}")
 
 
 @pytest.mark.sshd
@@ -589,8 +591,13 @@ def free_port() -> int:
 
 
 def test_a_name_that_does_not_resolve() -> None:
-    error = refused(dataclasses.replace(NOWHERE, hostname="name.invalid"), ConnectError)
+    nameless = dataclasses.replace(NOWHERE, name="alder", hostname="name.invalid")
+    error = refused(nameless, ConnectError)
     assert "name" in error.message and "resolved" in error.message
+    assert error.mend == "correct the host's name or address"
+    error = refused(dataclasses.replace(nameless, by_name=True), ConnectError)
+    assert error.mend.startswith("alder was used as the address, as there is no other: correct it, or give")
+    assert "ansible_host" in error.mend
 
 
 class Listener:

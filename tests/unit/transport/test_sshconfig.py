@@ -68,6 +68,20 @@ def test_defaults(config: Config) -> None:
     assert any(path.endswith("/.ssh/id_ed25519") for path in target.identity_files)
 
 
+@pytest.mark.parametrize(
+    ("text", "host", "by_name"),
+    [
+        ("", Host("h"), True),
+        ("", Host("h", address="192.0.2.1"), False),
+        ("", Host("h", address="h"), False),
+        ("Host h\n HostName real\n", Host("h"), False),
+        ("", Host("H"), True),
+    ],
+)
+def test_whether_a_name_stands_for_the_address(config: Config, text: str, host: Host, by_name: bool) -> None:
+    assert config.resolve(text, host).by_name is by_name
+
+
 def test_the_inventory_wins(config: Config, tmp_path: Path) -> None:
     host = Host("h", address="addr", port=99, user="ann", identity_file=str(tmp_path / "key"))
     target = config.resolve(
