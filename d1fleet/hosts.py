@@ -15,7 +15,7 @@ from .placement import HostState, Machine
 from .policy import Policy
 from .record import Record
 from .server.toolchain import fingerprint
-from .toolchains import Toolchains
+from .toolchains import Toolchains, Verdict
 from .tree import Tree, forget, prove
 
 _SILENCE_CHECK_S = 0.25
@@ -67,6 +67,8 @@ class Hosts:
         self._toolchains = Toolchains(words.plain(policy.project))
         self._compared = _kinds(hosts, policy) > 1
         """Are there hosts that can differ?"""
+        self._held: set[HostLink] = set()
+        """Hosts that say hello and take no part yet: they wait for what others have."""
         self._took_part: set[HostLink] = set()
         """Hosts that were up at some time."""
         self._said_waiting: set[HostLink] = set()
@@ -124,7 +126,8 @@ class Hosts:
     def some_may_come(self) -> bool:
         """Are there hosts that have not had their chance yet?"""
         return any(
-            link.open and (link.state is not State.UP or self._unchecked.get(link)) for link in self.links
+            link.open and (link.state is not State.UP or link in self._held or self._unchecked.get(link))
+            for link in self.links
         )
 
     @property
@@ -155,14 +158,36 @@ class Hosts:
             return
         name = link.host.name
         verdict = self._toolchains.judge(name, link.host.toolchain_mismatch, link.hello)
-        for other in self.links:
-            late = self._toolchains.overtaken.pop(other.host.name, None)
-            if late is not None:
-                self._leave_out(other, UnfitError(words.plain(late.reason), late.mend))
+        self._follow_verdicts()
         if verdict.reason:
             raise UnfitError(words.plain(verdict.reason), verdict.mend)
+        if verdict.waits:
+            self._held.add(link)
+        self._say_note(link, verdict)
+
+    def _follow_verdicts(self) -> None:
+        """Do what later hosts mean for earlier ones."""
+        for link in self.links:
+            verdict = self._toolchains.decided.pop(link.host.name, None)
+            if verdict is None or not link.open:
+                continue
+            held = link in self._held
+            self._held.discard(link)
+            if verdict.reason:
+                self._leave_out(link, UnfitError(words.plain(verdict.reason), verdict.mend))
+            elif held:
+                self._say_note(link, verdict)
+                self._up(link)
+
+    def _say_note(self, link: HostLink, verdict: Verdict) -> None:
         if verdict.note:
-            words.say(words.plain(f"host {name}: {verdict.note}"))
+            words.say(words.plain(f"host {link.host.name}: {verdict.note}"))
+
+    def _settle_toolchains(self) -> None:
+        """Hosts that wait for a second opinion do not wait for ever."""
+        if self._held and not any(link.open and link.state is not State.UP for link in self.links):
+            self._toolchains.settle(alone=len(self.links) == 1)
+            self._follow_verdicts()
 
     def _leave_out(self, link: HostLink, error: UnfitError) -> None:
         """Give a host up that takes part already; what it has begun it may end."""
@@ -180,6 +205,9 @@ class Hosts:
 
     def _up(self, link: HostLink) -> None:
         hello = link.hello
+        if link in self._held:
+            self._settle_toolchains()
+            return
         if hello is None:
             return
         name = hello.machine or link.host.name
@@ -294,7 +322,9 @@ class Hosts:
     def _left(self, link: HostLink, meaning: str) -> None:
         if link.placement is not None:
             link.placement.up = False
+        self._held.discard(link)
         self._settle_proofs()
+        self._settle_toolchains()
         self._on_left(link, meaning, self._wait_s(link))
 
     def _check_silence(self) -> None:

@@ -1,8 +1,10 @@
 """Which hosts of a build have the toolchain that their project has. Pure.
 
-Hosts that are enrolled have a record of their project's toolchain: the first one that is up with a
-record says what it is, and the others are held to it. Where no host has a record, nothing says who is right:
-hosts are compared with the first one that has a compiler, and a difference is a note.
+Hosts that are enrolled have a record of their project's toolchain: the first one that is up with a record
+says what it is, and the others are compared with it. A host that has another toolchain waits for a second
+opinion. It is left out when some host has what the record says. It takes part when another one has the same
+as it: then they were upgraded since, and what they make fits together. Where no host has a record, nothing
+says who is right: hosts are compared with the first one that has a compiler, and a difference is a note.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .protocol import Hello
-from .server.toolchain import differences, has_compiler
+from .server.toolchain import NONE, differences, has_compiler
 
 _SHOWN = 4
 """Differences in one message; one is mostly followed by others."""
@@ -31,6 +33,8 @@ class Verdict:
     mend: str = ""
     note: str = ""
     """What has to be said of it, though it takes part."""
+    waits: bool = False
+    """It takes no part yet: `Toolchains.decided` will have another verdict of it."""
 
 
 class Toolchains:
@@ -43,13 +47,19 @@ class Toolchains:
     def __init__(self, project: str) -> None:
         self._project = project
         self._recorded: tuple[str, Mapping[str, str]] | None = None
-        """The project's toolchain, and on whose word."""
+        """The project's toolchain by the record, and on whose word."""
+        self._expected: Mapping[str, str] = {}
+        """What hosts have to have: the same, or what they have been upgraded to."""
         self._first: tuple[str, Mapping[str, str]] | None = None
         """The first host with a compiler and without a record, and what it has."""
         self._without_record: dict[str, Hello] = {}
         """Hosts that were admitted without a record, as long as no other had one either."""
-        self.overtaken: dict[str, Verdict] = {}
-        """Those of them that another host's record, which came later, leaves out."""
+        self._confirmed = False
+        """Some host has the toolchain that the hosts are compared with."""
+        self._waiting: dict[str, Hello] = {}
+        """Hosts that have another one, as long as that is so for all."""
+        self.decided: dict[str, Verdict] = {}
+        """Verdicts of earlier hosts that changed since; who reads one takes it away."""
 
     def judge(self, host: str, mismatch: str, hello: Hello) -> Verdict:
         """What a host's hello says of its toolchain. Each host is judged once, at its hello.
@@ -66,7 +76,7 @@ class Toolchains:
             )
         if hello.project_toolchain:
             verdict = self._compare_record(host, hello.project_toolchain)
-            return verdict if verdict.reason else self._compare_parts(hello)
+            return verdict if verdict.reason else self._compare_with_record(host, hello)
         if self._recorded is not None:
             return self._compare_parts(hello)
         self._without_record[host] = hello
@@ -74,11 +84,11 @@ class Toolchains:
 
     def _compare_record(self, host: str, record: Mapping[str, str]) -> Verdict:
         if self._recorded is None:
-            self._recorded = host, record
+            self._recorded, self._expected = (host, record), record
             for name, hello in self._without_record.items():
                 verdict = self._compare_parts(hello)
                 if verdict.reason:
-                    self.overtaken[name] = verdict
+                    self.decided[name] = verdict
             self._without_record.clear()
             return Verdict()
         first, expected = self._recorded
@@ -91,10 +101,51 @@ class Toolchains:
             f"run site.yml for all hosts of the project at once (role toolchain), {_IGNORE}",
         )
 
+    def _compare_with_record(self, host: str, hello: Hello) -> Verdict:
+        verdict = self._compare_parts(hello)
+        if verdict.reason and not self._confirmed:
+            alike = next((name for name in self._waiting if self._same(self._waiting[name], hello)), None)
+            if alike is None:
+                self._waiting[host] = hello
+                return Verdict(waits=True)
+            note = f"{host} and {alike} have the same toolchain, but their project's record has another: "
+            verdict = Verdict(note=f"{note}{verdict.reason.partition(': ')[2]}; run site.yml again")
+            found = self._waiting.pop(alike).toolchain
+            self._expected = {name: found.get(name, NONE) for name in self._expected}
+            self.decided[alike] = Verdict()
+        if not verdict.reason:
+            self._confirmed = True
+            self._leave_out_waiting()
+        return verdict
+
+    def _same(self, one: Hello, other: Hello) -> bool:
+        """Are they the same in all parts of the record, and lack none? A tool is not upgraded away."""
+        found = {name: one.toolchain.get(name, NONE) for name in self._expected}
+        lacks = any(found[name] == NONE != text for name, text in self._expected.items())
+        return not lacks and not differences(found, other.toolchain)
+
+    def _leave_out_waiting(self) -> None:
+        for name, hello in self._waiting.items():
+            self.decided[name] = self._compare_parts(hello)
+        self._waiting.clear()
+
+    def settle(self, alone: bool) -> None:
+        """No further host will come: decide of those that wait.
+
+        Args:
+            alone: the fleet has one host.
+        """
+        if alone:
+            for name, hello in self._waiting.items():
+                reason = self._compare_parts(hello).reason
+                self.decided[name] = Verdict(note=f"{reason}; it is alone and takes part; run site.yml again")
+            self._waiting.clear()
+        self._leave_out_waiting()
+
     def _compare_parts(self, hello: Hello) -> Verdict:
         if self._recorded is None:
             return Verdict()
-        first, expected = self._recorded
+        first, expected = self._recorded[0], self._expected
         unknown: list[str] = []
         if not hello.project_toolchain:
             # Without a record it did not know which further tools to look for.

@@ -133,6 +133,29 @@ def test_another_compiler_than_the_projects_is_left_out(three: Fleet, ours: dict
     assert failed["birch"]["reason"] in lines[0]
 
 
+def test_hosts_that_were_upgraded_together_go_on(three: Fleet, ours: dict[str, str]) -> None:
+    """As by a night's upgrades: the record is old, and what they make fits together."""
+    python = three.enrolled("all", ours | {"cc": "cc of last week"})
+    for name in ("alder", "birch", "cedar"):
+        three.host(name, ansible_python_interpreter=python, d1fleet_max_jobs=2)
+    end = three.build()
+    (line,) = end.stderr.splitlines()
+    assert "have the same toolchain, but their project's record has another: cc: cc (" in line
+    assert line.endswith("the project has cc of last week; run site.yml again")
+    assert set(three.events("host-up")) == {"alder", "birch", "cedar"}
+    assert len(three.used()) > 1
+
+
+def test_a_host_alone_goes_on(tmp_path: Path, ours: dict[str, str]) -> None:
+    fleet = Fleet(tmp_path, count=1)
+    fleet.host("alder", ansible_python_interpreter=fleet.enrolled("one", ours | {"cc": "cc of last week"}))
+    # A fleet of this machine alone is not asked; one host that is set up otherwise is.
+    fleet.hosts["alder"]["d1fleet_server_setup"] = "OTHERWISE=1"
+    end = fleet.build()
+    assert "it is alone and takes part; run site.yml again" in end.stderr
+    assert fleet.used() == {"alder"}
+
+
 def test_it_takes_part_where_that_is_wished(three: Fleet, ours: dict[str, str]) -> None:
     python = three.enrolled("all", ours)
     three.host("alder", ansible_python_interpreter=python)

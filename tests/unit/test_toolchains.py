@@ -41,15 +41,59 @@ def test_another_toolchain_than_the_projects_is_left_out() -> None:
         assert not verdict.note
 
 
-def test_the_first_host_is_held_to_its_own_record() -> None:
+WAITS = Verdict(waits=True)
+
+
+def test_the_first_host_waits_until_another_has_what_the_record_says() -> None:
     toolchains = Toolchains("demo")
-    assert "cc: gcc 12" in toolchains.judge("alder", "exclude", recorded(THEIRS)).reason
+    assert toolchains.judge("alder", "exclude", recorded(THEIRS)) == WAITS
+    assert not toolchains.decided
     assert toolchains.judge("birch", "exclude", recorded(OURS)) == FINE
+    assert set(toolchains.decided) == {"alder"}
+    assert "cc: gcc 12" in toolchains.decided["alder"].reason
 
 
-def test_a_tool_of_the_project_that_is_missing() -> None:
-    verdict = Toolchains("demo").judge("alder", "exclude", recorded(OURS, OURS | CROSS))
-    assert verdict.reason.endswith(": arm-gcc: none, the project has arm-gcc 14")
+def test_hosts_that_were_upgraded_together_take_part() -> None:
+    toolchains = Toolchains("demo")
+    newer = OURS | {"cc": "gcc 15"}
+    assert toolchains.judge("alder", "exclude", recorded(newer)) == WAITS
+    assert toolchains.judge("birch", "exclude", recorded(THEIRS)) == WAITS
+    verdict = toolchains.judge("cedar", "exclude", recorded(newer | {"more": "than the record"}))
+    assert not verdict.reason and not verdict.waits
+    assert verdict.note == (
+        "cedar and alder have the same toolchain, but their project's record has another:"
+        " cc: gcc 15, the project has gcc 14; run site.yml again"
+    )
+    assert toolchains.decided.pop("alder") == FINE
+    assert "cc: gcc 12, the project has gcc 15" in toolchains.decided.pop("birch").reason
+    assert not toolchains.decided
+    assert toolchains.judge("dogwood", "exclude", recorded(newer)) == FINE
+    # One that was not upgraded does not fit any more, though the record says so.
+    assert "cc: gcc 14, the project has gcc 15" in toolchains.judge("elm", "exclude", recorded(OURS)).reason
+
+
+def test_who_waits_for_nobody_is_left_out() -> None:
+    toolchains = Toolchains("demo")
+    assert toolchains.judge("alder", "exclude", recorded(THEIRS)) == WAITS
+    toolchains.settle(alone=False)
+    assert "cc: gcc 12, the project has gcc 14" in toolchains.decided["alder"].reason
+
+
+def test_a_fleet_of_one_needs_no_second_opinion() -> None:
+    toolchains = Toolchains("demo")
+    assert toolchains.judge("alder", "exclude", recorded(THEIRS)) == WAITS
+    toolchains.settle(alone=True)
+    assert not toolchains.decided["alder"].reason
+    assert "it is alone and takes part; run site.yml again" in toolchains.decided["alder"].note
+
+
+def test_a_tool_of_the_project_that_all_lack_was_not_upgraded() -> None:
+    toolchains = Toolchains("demo")
+    for name in ("alder", "birch"):
+        assert toolchains.judge(name, "exclude", recorded(OURS, OURS | CROSS)) == WAITS
+    toolchains.settle(alone=False)
+    for name in ("alder", "birch"):
+        assert toolchains.decided[name].reason.endswith(": arm-gcc: none, the project has arm-gcc 14")
 
 
 def test_where_a_tool_lies_is_said_and_is_no_difference() -> None:
@@ -73,7 +117,9 @@ def test_where_a_tool_lies_is_said_without_records_too() -> None:
 
 def test_many_differences_are_not_all_said() -> None:
     record = {name: "1" for name in TOOLS} | {"libc": "1", "headers": "1"}
-    reason = Toolchains("demo").judge("alder", "exclude", recorded({}, record)).reason
+    toolchains = Toolchains("demo")
+    toolchains.judge("alder", "exclude", recorded(record, record))
+    reason = toolchains.judge("birch", "exclude", recorded({}, record)).reason
     assert reason.count("the project has") == 4
     assert reason.endswith("; and 3 more")
 
@@ -122,8 +168,8 @@ def test_a_record_that_comes_late_overtakes() -> None:
     assert toolchains.judge("birch", "exclude", Hello(toolchain=OURS)).note
     assert toolchains.judge("cedar", "ignore", Hello(toolchain=THEIRS)) == FINE
     assert toolchains.judge("dogwood", "exclude", recorded(OURS)) == FINE
-    assert set(toolchains.overtaken) == {"alder"}
-    assert "cc: gcc 12" in toolchains.overtaken["alder"].reason
+    assert set(toolchains.decided) == {"alder"}
+    assert "cc: gcc 12" in toolchains.decided["alder"].reason
 
 
 def test_without_records_a_difference_is_a_note() -> None:
