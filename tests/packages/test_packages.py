@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from tests.containers import ContainerHosts
-from tests.packages.libraries import give_libraries
 from tests.packages.recipes import E2FSPROGS, XFSPROGS, Recipe, configured, make_arguments
 from tests.packages.trees import Products, Site, differences
 from tests.support.debsource import SourceUnavailable
@@ -116,7 +115,6 @@ def over_ssh(
 def over_containers(
     subject: Subject, containers: ContainerHosts, folder: Path, *, many: bool, transport: str
 ) -> None:
-    give_libraries(subject.site.pristine, containers)
     names = [host.name for host in containers]
     program = [D1FLEET, "build", "--hosts", ",".join(names), "--ssh-config", str(containers.ssh_config)]
     program += ["--transport", transport]
