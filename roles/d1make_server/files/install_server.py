@@ -1,10 +1,12 @@
 """Unpacks an archive of the server for all users of this host: install_server.py ARCHIVE FOLDER
 
 FOLDER appears at once with everything in it, compiled, so that users need not write there; the archive goes.
+A damaged FOLDER is replaced: for a moment there is none, and launchers take the server that they are sent.
 Needs Python 3.9 and nothing else.
 """
 
 import compileall
+import glob
 import hashlib
 import os
 import shutil
@@ -13,6 +15,21 @@ import tempfile
 import zipfile
 
 archive, folder = sys.argv[1:]
+
+
+def usable():
+    """As in d1fleet/transport/bootstrap.py, which decides."""
+    try:
+        status = os.stat(folder)
+    except FileNotFoundError:
+        return False
+    return (
+        status.st_uid == os.geteuid()
+        and not status.st_mode & 0o022
+        and os.path.isfile(os.path.join(folder, "d1fleet", "server", "__main__.py"))
+    )
+
+
 with open(archive, "rb") as file:
     if hashlib.sha256(file.read()).hexdigest()[:32] != os.path.basename(folder):
         sys.exit(f"{archive} is not what its name says: run the play again")
@@ -30,12 +47,17 @@ try:
             os.chmod(path, 0o644)
             with open(path, "rb") as written:
                 os.fsync(written.fileno())
-    try:
-        os.rename(staging, folder)
-    except OSError:
-        # Another run was faster; anything else is an error.
-        if not os.path.isfile(os.path.join(folder, "d1fleet", "server", "__main__.py")):
-            raise
+    # Another run may have been faster.
+    if not usable():
+        if os.path.lexists(folder):
+            aside = tempfile.mkdtemp(prefix=".old-", dir=os.path.dirname(folder))
+            os.rename(folder, os.path.join(aside, "server"))
+        try:
+            os.rename(staging, folder)
+        except OSError:
+            if not usable():
+                raise
 finally:
-    shutil.rmtree(staging, ignore_errors=True)
+    for left in [staging, *glob.glob(os.path.join(glob.escape(os.path.dirname(folder)), ".old-*"))]:
+        shutil.rmtree(left, ignore_errors=True)
 os.unlink(archive)

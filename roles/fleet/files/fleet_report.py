@@ -1,0 +1,94 @@
+"""Says per project which hosts take part in builds, which are left out and why, and what to type next.
+
+Runs on the controller. Standard input is JSON:
+
+    {"projects": {NAME: [HOST, ...]}, "reference": {PROJECT: {"parts": {...}}},
+     "hosts": {HOST: {"state": STATE, "mismatch": one of d1fleet_toolchain_mismatch, "parts": {PART: TEXT},
+                      "record": {PROJECT: {"parts": {...}}}}},
+     "check": BOOL, "command": [WORD, ...]}
+
+where STATE is `done`, `failed`, or `absent` for a host that --limit left out. Standard output is the report.
+"""
+
+import json
+import shlex
+import sys
+
+ABSENT = "not in this run"
+
+
+def report(given):
+    """The lines."""
+    lines = []
+    for project, names in given["projects"].items():
+        hosts = {name: given["hosts"][name] for name in names}
+        lines += _project(project, hosts, (given["reference"].get(project) or {}).get("parts") or {}, given)
+    if given["check"]:
+        lines.append("Nothing was changed. To enrol them, run it again without --check.")
+    return lines
+
+
+def _project(project, hosts, wanted, given):
+    states = {
+        state: [name for name, host in hosts.items() if host["state"] == state]
+        for state in ("done", "failed", "absent")
+    }
+    if given["check"]:
+        return [
+            f"{project}: {words} {_listed(states[state])}"
+            for state, words in (("done", "can be enrolled:"), ("failed", "cannot be enrolled, see above:"))
+            if states[state]
+        ]
+    lines, taking = [], []
+    for name, host in hosts.items():
+        why = _differs(host, project, wanted)
+        if host["state"] == "failed":
+            lines.append(f"{project}: {name} failed, see above: builds leave it out, or find it as it was")
+        elif why and host["mismatch"] == "ignore":
+            lines.append(f"{project}: {name} takes part (d1fleet_toolchain_mismatch: ignore): {why}")
+            taking.append(name)
+        elif why:
+            lines.append(f"{project}: builds leave {name} out: {why}")
+        else:
+            taking.append(name)
+    if any(_differs(host, project, wanted) and host["parts"] for host in hosts.values()):
+        lines.append(
+            f"{project}: to mend a difference, bring its package to the version of the other hosts (for all:"
+            " d1fleet_toolchain_versions). Where packages are equal, a program differs: a wrapper in"
+            " /usr/local/bin, or a link in /usr/bin. There `type -a cc; ls -l /usr/bin/cc` shows both"
+        )
+    head = (
+        f"{project}: {len(taking)} of {len(hosts)} hosts take part"
+        + (": " if taking else "")
+        + _listed(taking)
+    )
+    if not taking:
+        return [head, *lines]
+    command = shlex.join([*given["command"], "--project", project, "-j8"])
+    return [head, *lines, f"{project}: next, in a folder that all its hosts share: {command}"]
+
+
+def _differs(host, project, wanted):
+    """Why builds leave a host out; empty where they don't, or where that cannot be told."""
+    if host["state"] == "failed":
+        return ""
+    if host["state"] == "absent":
+        record = ((host["record"] or {}).get(project) or {}).get("parts") or {}
+        if not record:
+            return f"{ABSENT}, and not enrolled for {project} or not reached: run site.yml without --limit"
+        if record != wanted:
+            return f"{ABSENT}, and it goes by an older record: run site.yml without --limit"
+    parts = host["parts"] or {}
+    return "; ".join(
+        f"{part} is {parts.get(part, 'none')}, the project has {value}"
+        for part, value in wanted.items()
+        if parts.get(part, "none") != value
+    )
+
+
+def _listed(names):
+    return ", ".join(names)
+
+
+if __name__ == "__main__":
+    print("\n".join(report(json.load(sys.stdin))))

@@ -1,0 +1,306 @@
+"""Programs of the role `fleet`: an inventory is checked and joined before any host is touched."""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.roles.roles import ROOT, load
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 42 + "B ada@desk"
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def _program(name: str) -> Any:
+    """As a module; plays run it as a program."""
+    sys.path.insert(0, str(ROOT / "roles" / "fleet" / "files"))
+    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.dont_write_bytecode = written
+        del sys.path[0]
+
+
+def check(
+    projects: dict[str, list[str]],
+    values: dict[str, dict[str, Any]],
+    late: dict[str, list[str]] | None = None,
+) -> Any:
+    hosts = {host: values.get(host, {}) for each in projects.values() for host in each}
+    variables = load("roles/fleet/vars/main.yml")
+    return _program("fleet_check").check(
+        {
+            "projects": projects,
+            "values": hosts,
+            "late": late or {},
+            "known": variables["_d1fleet_known_variables"],
+            "patterns": variables["_d1fleet_patterns"],
+            "roles": str(ROOT / "roles"),
+        }
+    )
+
+
+def of_one(**variables: Any) -> Any:
+    return check({"demo": ["alder"]}, {"alder": variables})
+
+
+TWO = {"engine": ["alder", "cedar"], "firmware": ["cedar", "dogwood"]}
+
+
+def of_two(engine: dict[str, Any], firmware: dict[str, Any]) -> Any:
+    """As Ansible has it: the last group's value is what a host in both sees."""
+    return check(TWO, {"alder": engine, "cedar": {**engine, **firmware}, "dogwood": firmware})
+
+
+# Hosts in two projects
+
+
+def test_a_host_in_two_projects_gets_what_both_say() -> None:
+    found = of_two(
+        {
+            "d1fleet_builders": [{"name": "ada", "uid": 2001}],
+            "d1fleet_toolchain_packages": ["gcc", "make"],
+            "d1fleet_toolchain_versions": {"gcc": "4:12.2.0-3"},
+        },
+        {
+            "d1fleet_builders": [{"name": "bob", "uid": 2002}, {"name": "ada", "uid": 2001}],
+            "d1fleet_toolchain_packages": ["make", "gcc-arm-none-eabi"],
+            "d1fleet_toolchain_versions": {"make": "4.3-4.1"},
+        },
+    )
+    assert found["faults"] == []
+    assert [one["name"] for one in found["builders"]["cedar"]] == ["ada", "bob"]
+    assert [one["name"] for one in found["builders"]["alder"]] == ["ada"]
+    assert found["joined"] == {
+        "cedar": {
+            "packages": ["gcc", "make", "gcc-arm-none-eabi"],
+            "default_packages": False,
+            "versions": {"gcc": "4:12.2.0-3", "make": "4.3-4.1"},
+        }
+    }
+
+
+def test_a_project_that_names_no_packages_keeps_its_default_ones() -> None:
+    found = of_two({}, {"d1fleet_toolchain_packages": ["gcc-arm-none-eabi"]})
+    assert found["joined"]["cedar"]["default_packages"] is True
+    assert found["joined"]["cedar"]["packages"] == ["gcc-arm-none-eabi"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "firmware", "words"),
+    [
+        (
+            {"d1fleet_builders": [{"name": "ada", "uid": 2001}]},
+            {"d1fleet_builders": [{"name": "ada", "uid": 2002}]},
+            "builder ada of engine and of firmware differ in uid (2001 and 2002)",
+        ),
+        (
+            {"d1fleet_builders": [{"name": "ada", "uid": 2001, "authorized_keys": [KEY]}]},
+            {"d1fleet_builders": [{"name": "ada", "uid": 2001}]},
+            "differ in authorized_keys",
+        ),
+        (
+            {"d1fleet_builders": [{"name": "ada", "uid": 2001, "group": "dev"}]},
+            {"d1fleet_builders": [{"name": "bob", "uid": 2002, "group": "dev"}]},
+            "group dev has gid 2001 and 2002",
+        ),
+        (
+            {"d1fleet_toolchain_versions": {"gcc": "4:12.2.0-3"}},
+            {"d1fleet_toolchain_versions": {"gcc": "4:12.2.0-4"}},
+            "gcc is 4:12.2.0-3 of engine and 4:12.2.0-4 of firmware",
+        ),
+    ],
+)
+def test_projects_that_contradict_each_other_are_an_error(
+    engine: dict[str, Any], firmware: dict[str, Any], words: str
+) -> None:
+    (fault,) = of_two(engine, firmware)["faults"]
+    assert fault.startswith("cedar is in projects engine and firmware, which contradict each other: ")
+    assert words in fault
+
+
+def test_what_depends_on_facts_cannot_be_joined_and_is_no_fault_of_others() -> None:
+    late = {"alder": ["d1fleet_toolchain_versions"]}
+    assert check({"engine": ["alder"]}, {}, late)["faults"] == []
+    (fault,) = check(TWO, {}, late)["faults"]
+    assert "d1fleet_toolchain_versions must not depend on facts" in fault
+
+
+# Builders
+
+
+def test_builders_of_a_group_have_its_first_gid() -> None:
+    dev = [{"name": "ada", "uid": 2001, "group": "dev"}, {"name": "bob", "uid": 2002, "group": "dev"}]
+    assert [one["gid"] for one in of_one(d1fleet_builders=dev)["builders"]["alder"]] == [2001, 2001]
+    dev[1]["gid"] = 5000
+    assert [one["gid"] for one in of_one(d1fleet_builders=dev)["builders"]["alder"]] == [5000, 5000]
+
+
+def test_gid_0_is_a_gid() -> None:
+    found = of_one(d1fleet_builders=[{"name": "ada", "uid": 2001, "group": "root", "gid": 0}])
+    assert found["faults"] == []
+    assert found["builders"]["alder"][0]["gid"] == 0
+
+
+@pytest.mark.parametrize(
+    ("builders", "words"),
+    [
+        ([{"name": "ada"}], "missing required arguments: uid found in d1fleet_builders"),
+        ([{"name": "Ada", "uid": 7}], "'Ada' is no name"),
+        ([{"name": "ada", "uid": -1, "gid": 7}], "uid of ada is negative"),
+        ([{"name": "ada", "uid": 7}, {"name": "bob", "uid": 7, "gid": 8}], "a uid of its own"),
+        ([{"name": "ada", "uid": 7}, {"name": "ada", "uid": 8, "gid": 7}], "a name of its own"),
+        (
+            [
+                {"name": "ada", "uid": 7, "group": "dev", "gid": 1},
+                {"name": "bob", "uid": 8, "group": "dev", "gid": 2},
+            ],
+            "a group has one gid",
+        ),
+        ([{"name": "ada", "uid": 7}, {"name": "bob", "uid": 8, "gid": 7}], "a gid is one group's"),
+    ],
+)
+def test_builders_that_cannot_be_followed(builders: list[dict[str, Any]], words: str) -> None:
+    (fault,) = of_one(d1fleet_builders=builders)["faults"]
+    assert fault.startswith("alder: ") and words in fault
+
+
+def test_in_a_project_a_name_means_one_uid() -> None:
+    (fault,) = check(
+        {"demo": ["alder", "birch"]},
+        {
+            "alder": {"d1fleet_builders": [{"name": "ada", "uid": 2001, "gid": 100}]},
+            "birch": {"d1fleet_builders": [{"name": "ada", "uid": 2002, "gid": 100}]},
+        },
+    )["faults"]
+    assert "name ada has uid 2001 on alder and 2002 on birch" in fault
+
+
+def _other_type(key: str) -> str:
+    kind, text, comment = key.split()
+    blob = base64.b64decode(text).replace(kind.encode(), b"ssh-ed25518")
+    return f"{kind} {base64.b64encode(blob).decode()} {comment}"
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        (KEY, ""),
+        (KEY.replace("B ada@desk", " ada@desk"), "is not whole"),
+        (KEY[:60], "is not whole"),
+        ("ssh-ed25519 AAAA", "is not whole"),
+        (_other_type(KEY), "says another type"),
+        ("no-pty " + KEY, "without options"),
+    ],
+)
+def test_each_key_is_checked_by_itself(key: str, words: str) -> None:
+    faults = of_one(d1fleet_builders=[{"name": "ada", "uid": 7, "authorized_keys": [KEY, key]}])["faults"]
+    assert len(faults) == (1 if words else 0), faults
+    assert all(words in fault for fault in faults)
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
+def test_keys_of_ssh_keygen_are_whole(tmp_path: Path, kind: str) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", tmp_path / "k"], check=True)
+    key = (tmp_path / "k.pub").read_text()
+    assert of_one(d1fleet_builders=[{"name": "ada", "uid": 7, "authorized_keys": [key]}])["faults"] == []
+
+
+# Everything else
+
+
+def test_every_mistake_of_every_host_is_named_at_once() -> None:
+    faults = check(
+        {"demo": ["alder", "birch", "cedar"]},
+        {
+            "alder": {"d1fleet_slotss": 4},
+            "birch": {"d1fleet_slots": 0},
+            "cedar": {"d1fleet_slotss": 4, "ansible_port": 99999},
+        },
+    )["faults"]
+    assert len(faults) == 3
+    assert faults[0] == "alder, cedar: there is no variable d1fleet_slotss (did you mean d1fleet_slots?)"
+    assert re.search("host birch: d1fleet_slots is 0: it has to be a whole number", faults[1])
+    assert "ansible_port is 99999" in faults[2]
+
+
+def test_a_project_has_one_default_for_j() -> None:
+    (fault,) = check(
+        {"demo": ["alder", "birch"]}, {"alder": {"d1fleet_jobs": 4}, "birch": {"d1fleet_jobs": "auto"}}
+    )["faults"]
+    assert "have different d1fleet_jobs" in fault
+
+
+def test_an_inventory_has_one_name() -> None:
+    assert of_one(d1fleet_inventory_name="site-1")["faults"] == []
+    (fault,) = of_one(d1fleet_inventory_name="our site")["faults"]
+    assert "letters, digits" in fault
+    (fault,) = check({"demo": ["alder", "birch"]}, {"alder": {"d1fleet_inventory_name": "a"}})["faults"]
+    assert "has to be the same for all hosts" in fault
+
+
+# The report at the end
+
+PARTS = {"cc": "cc 12", "ld": "ld 2"}
+
+
+def _host(state: str = "done", cc: str = "cc 12", mismatch: str = "exclude", record: Any = None) -> Any:
+    record = {"demo": {"parts": PARTS}} if record is None else record
+    return {"state": state, "mismatch": mismatch, "parts": {**PARTS, "cc": cc}, "record": record}
+
+
+def report(checked: bool = False, **hosts: Any) -> list[str]:
+    given = {
+        "projects": {"demo": list(hosts)},
+        "hosts": hosts,
+        "reference": {"demo": {"parts": PARTS}},
+        "check": checked,
+        "command": ["d1fleet", "build", "--inventory", "/my hosts"],
+    }
+    lines: list[str] = _program("fleet_report").report(given)
+    return lines
+
+
+def test_the_report_says_what_to_type_next() -> None:
+    assert report(alder=_host(), birch=_host()) == [
+        "demo: 2 of 2 hosts take part: alder, birch",
+        "demo: next, in a folder that all its hosts share:"
+        " d1fleet build --inventory '/my hosts' --project demo -j8",
+    ]
+
+
+def test_the_report_says_who_is_left_out_and_why() -> None:
+    lines = report(
+        alder=_host(),
+        birch=_host(cc="cc 13"),
+        cedar=_host(cc="cc 13", mismatch="ignore"),
+        dogwood=_host("failed"),
+        elm=_host("absent", record={"demo": {"parts": {"cc": "cc 11"}}}),
+        fir=_host("absent"),
+        gorse=_host("absent", record={}),
+    )
+    assert lines[0] == "demo: 3 of 7 hosts take part: alder, cedar, fir"
+    assert lines[1] == "demo: builds leave birch out: cc is cc 13, the project has cc 12"
+    assert lines[2].startswith("demo: cedar takes part (d1fleet_toolchain_mismatch: ignore): cc is cc 13")
+    assert lines[3].startswith("demo: dogwood failed, see above")
+    assert lines[4].startswith("demo: builds leave elm out: not in this run, and it goes by an older record")
+    assert lines[5].startswith("demo: builds leave gorse out: not in this run, and not enrolled")
+    assert "/usr/local/bin" in lines[6]
+
+
+def test_the_report_of_a_check_promises_nothing() -> None:
+    lines = report(True, alder=_host(cc="none"), birch=_host("failed"))
+    assert lines == [
+        "demo: can be enrolled: alder",
+        "demo: cannot be enrolled, see above: birch",
+        "Nothing was changed. To enrol them, run it again without --check.",
+    ]
