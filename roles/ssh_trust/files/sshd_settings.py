@@ -51,7 +51,8 @@ class Line:
             self.values = found[2].split()
 
     def __str__(self):
-        return f"{self.path}:{self.number} ({self.text})"
+        text = self.text.encode("utf-8", "backslashreplace").decode()
+        return f"{self.path}:{self.number} ({text})"
 
 
 def read(path):
@@ -64,6 +65,7 @@ class Configuration:
 
     def __init__(self, content):
         self.content = content
+        self.said = {}  # {user: effective settings}.
         self.lines = []  # In sshd's order.
         self.files = {}  # What sshd reads: {path: Lines}.
         self._read(MAIN, None, 0)
@@ -123,6 +125,13 @@ class Configuration:
 
     def effective(self, user=None):
         """Our three settings, for `user` or outside of Match blocks. A text if sshd does not say."""
+        if not any(line.match for line in self.lines):
+            user = None
+        if user not in self.said:
+            self.said[user] = self._effective(user)
+        return self.said[user]
+
+    def _effective(self, user):
         spec = f"user={user},host=x,addr=127.0.0.1,laddr=127.0.0.1,lport=22,rdomain=x"
         code, out, said = self.ask("-T", *(["-C", spec] if user else []), match=bool(user))
         if code:
