@@ -203,6 +203,43 @@ def test_a_checkout_in_a_path_with_a_blank_can_enrol(tmp_path: Path) -> None:
     assert done.code == 0, done.text
 
 
+def test_a_host_in_two_projects_gets_the_builders_and_packages_of_both(tmp_path: Path) -> None:
+    """In check mode, on this machine: what would be done is said."""
+    there = ["d1fleet-ada", "d1fleet-bob"]
+    groups = {
+        name: {
+            "hosts": {host: LOCAL, "cedar": LOCAL},
+            "vars": {
+                "d1fleet_builders": [{"name": user, "uid": uid}],
+                "d1fleet_toolchain_packages": [f"d1fleet-{name}"],
+            },
+        }
+        for name, host, user, uid in (
+            ("engine", "alder", there[0], 59001),
+            ("firmware", "dogwood", there[1], 59002),
+        )
+    }
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(yaml.safe_dump({"projects": {"children": groups}}))
+    site = [{"hosts": "projects", "roles": ["builders", "toolchain"]}]
+    (tmp_path / "site.yml").write_text(yaml.safe_dump(site))
+    done = play(
+        *("--check", "--inventory", inventory),
+        controls=tmp_path / "c",
+        playbook=str(tmp_path / "site.yml"),
+        environment={"XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert done.code == 0, done.text
+    users = done.text[done.text.index("Make the users") :].split("TASK")[0]
+    assert set(re.findall(r"changed: \[(\w+)\] => \(item=([\w-]+)\)", users)) == {
+        ("alder", there[0]),
+        ("cedar", there[0]),
+        ("cedar", there[1]),
+        ("dogwood", there[1]),
+    }
+    assert "would be installed: d1fleet-engine, d1fleet-firmware" in done.words
+
+
 def test_the_collection_holds_what_its_roles_take(tmp_path: Path) -> None:
     command = [tool("ansible-galaxy"), "collection", "build", "--output-path", str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, cwd=tmp_path)

@@ -273,8 +273,8 @@ def report(checked: bool = False, **hosts: Any) -> list[str]:
 def test_the_report_says_what_to_type_next() -> None:
     assert report(alder=_host(), birch=_host()) == [
         "demo: 2 of 2 hosts take part: alder, birch",
-        "demo: next, in a folder that all its hosts share:"
-        " d1fleet build --inventory '/my hosts' --project demo -j8",
+        "demo: next, in a folder that all its hosts share:",
+        "d1fleet build --inventory '/my hosts' --project demo -j8",
     ]
 
 

@@ -78,7 +78,8 @@ def enrolled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Enrolled]:
     builders = [
         {"name": "root", "uid": 0, "authorized_keys": [public]},
         {"name": "ada", "uid": 2001, "comment": "Ada", "groups": ["video"], "authorized_keys": [public]},
-        {"name": "bob", "uid": 2002, "authorized_keys": [public], "forced_command": False},
+        {"name": "bob", "uid": 2002, "authorized_keys": [public], "forced_command": False, "group": "dev"},
+        {"name": "eve", "uid": 2003, "group": "dev"},
     ]
     (variables / "projects.yml").write_text(yaml.safe_dump({"d1fleet_builders": builders}))
     (folder / "more" / "hosts.yml").write_text("projects:\n")
@@ -95,12 +96,16 @@ def enrolled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Enrolled]:
 def test_check_mode_is_clean_on_bare_hosts_and_changes_nothing(enrolled: Enrolled) -> None:
     assert enrolled.checked_bare.code == 0, enrolled.checked_bare.text
     assert enrolled.left_bare == ["", "", ""]
+    assert "WARNING" not in enrolled.checked_bare.text
+    assert "demo: can be enrolled: h1, h2, h3" in enrolled.checked_bare.words
 
 
 def test_all_are_enrolled_and_a_second_run_changes_nothing(enrolled: Enrolled) -> None:
     assert enrolled.first.code == 0, enrolled.first.text
     assert enrolled.second.code == 0
     assert enrolled.second.total("changed") == 0, enrolled.second.text
+    assert "demo: 3 of 3 hosts take part: h1, h2, h3" in enrolled.second.words
+    assert "--project demo -j8" in enrolled.second.words
 
 
 def test_check_mode_is_clean_on_enrolled_hosts(enrolled: Enrolled) -> None:
@@ -111,6 +116,9 @@ def test_check_mode_is_clean_on_enrolled_hosts(enrolled: Enrolled) -> None:
 def test_builders_are_the_same_everywhere(enrolled: Enrolled) -> None:
     (ada,) = set(enrolled.site.everywhere("getent passwd ada; id -nG ada; stat -c %U:%a ~ada"))
     assert ada.startswith("ada:x:2001:2001:Ada:/home/ada:/bin/bash\nada video\n")
+    assert set(enrolled.site.everywhere("id -g bob; id -g eve; getent group dev")) == {
+        "2002\n2002\ndev:x:2002:\n"
+    }
 
 
 def test_a_bound_key_starts_the_launcher_and_nothing_else(enrolled: Enrolled) -> None:
@@ -199,19 +207,19 @@ def test_another_toolchain_is_shown_left_out_or_a_failure(enrolled: Enrolled) ->
     try:
         done = site.play()
         assert done.code == 0, done.text
-        assert (
-            "h1 has not the toolchain of project demo, and builds leave it out. cc: cc of another kind"
-            in done.words
-        )
+        assert "demo: 2 of 3 hosts take part: h2, h3" in done.words
+        assert done.words.count("demo: builds leave h1 out: cc is cc of another kind") == 1, done.text
+        assert "\\n" not in done.text[done.text.index("PLAY [Say") :]
         assert set(site.everywhere(record)) == {before}
         fact = json.loads(site.on("h1", "cat /etc/ansible/facts.d/d1fleet.fact"))
         assert fact["toolchain"]["parts"]["cc"].startswith("cc of another kind")
         done = site.play(d1fleet_toolchain_mismatch="fail")
         assert done.code == 2
         assert [host for host, counts in done.counts.items() if counts["failed"]] == ["h1"]
+        assert "h1 has not the toolchain of project demo" in done.words
         # Under --limit it is not alone in the world.
         done = site.play("--limit", "h1")
-        assert "h1 has not the toolchain of project demo" in done.words
+        assert "demo: builds leave h1 out" in done.words
         assert site.on("h1", record) == before
     finally:
         site.on("h1", f"rm {OTHER_COMPILER}")
@@ -229,6 +237,42 @@ def test_a_pinned_version_stays_and_is_let_go_again(enrolled: Enrolled) -> None:
     assert site.play("--limit", "h3").total("changed") == 1
     assert "1001" not in site.on("h3", "apt-cache policy make")
     assert site.play("--limit", "h3", d1fleet_toolchain_versions={"make": "9.9-1"}).code == 2
+
+
+def test_a_damaged_server_is_replaced(enrolled: Enrolled) -> None:
+    site = enrolled.site
+    folder = "/usr/local/lib/d1fleet/server"
+    before = site.on("h1", f"find {folder} | sort")
+    for damage in ("rm */d1fleet/server/__main__.py", "chmod g+w *"):
+        site.on("h1", f"cd {folder} && {damage}")
+        done = site.play("--limit", "h1")
+        assert done.code == 0, done.text
+        assert site.on("h1", f"find {folder} | sort") == before
+    assert site.play("--limit", "h1").total("changed") == 0
+
+
+def test_a_host_of_another_inventory_is_refused(enrolled: Enrolled, tmp_path: Path) -> None:
+    site = enrolled.site
+    groups = yaml.safe_load(Path(site.hosts.inventory).read_text())["projects"]["children"]
+    other = tmp_path / "other.yml"
+    other.write_text(yaml.safe_dump({"projects": {"children": {"kernel": groups["demo"]}}}))
+    there = "cat /etc/d1fleet/toolchain.json /etc/ansible/facts.d/*; ls /etc/ssh/d1fleet_authorized_keys"
+    before = site.on("h1", there)
+    environment = {"XDG_CACHE_HOME": str(site.folder)}
+    done = play("--inventory", other, "--limit", "h1", controls=site.folder / "c", environment=environment)
+    assert done.code == 2
+    assert "h1 was enrolled by another inventory: it is in project demo, which this inventory" in done.words
+    assert done.total("changed") == 0
+    assert site.on("h1", there) == before
+    try:
+        assert site.play("--limit", "h1", d1fleet_inventory_name="one").code == 0
+        done = site.play("--limit", "h1", d1fleet_inventory_name="two")
+        assert done.code == 2
+        assert "its d1fleet_inventory_name is `one`, and here it is `two`" in done.words
+        assert site.play("--limit", "h1").code == 2
+    finally:
+        site.on("h1", "rm /etc/ansible/facts.d/d1fleet_inventory.fact")
+    assert site.play("--limit", "h1").code == 0
 
 
 def test_an_installed_collection_does_the_same(enrolled: Enrolled, tmp_path: Path) -> None:

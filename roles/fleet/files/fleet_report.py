@@ -65,7 +65,7 @@ def _project(project, hosts, wanted, given):
     if not taking:
         return [head, *lines]
     command = shlex.join([*given["command"], "--project", project, "-j8"])
-    return [head, *lines, f"{project}: next, in a folder that all its hosts share: {command}"]
+    return [head, *lines, f"{project}: next, in a folder that all its hosts share:", command]
 
 
 def _differs(host, project, wanted):
