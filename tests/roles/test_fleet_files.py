@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import importlib
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -229,8 +228,14 @@ def test_every_mistake_of_every_host_is_named_at_once() -> None:
     )["faults"]
     assert len(faults) == 3
     assert faults[0] == "alder, cedar: there is no variable d1fleet_slotss (did you mean d1fleet_slots?)"
-    assert re.search("host birch: d1fleet_slots is 0: it has to be a whole number", faults[1])
-    assert "ansible_port is 99999" in faults[2]
+    assert faults[1].startswith("birch: d1fleet_slots is 0: it has to be a whole number")
+    assert faults[2].startswith("cedar: ansible_port is 99999")
+
+
+def test_a_mistake_of_a_group_is_one_line() -> None:
+    hosts = [f"host{number}" for number in range(9)]
+    (fault,) = check({"demo": hosts}, {host: {"d1fleet_jobs": "all"} for host in hosts})["faults"]
+    assert fault.startswith("host0, host1, host2, host3, host4 and 4 more: d1fleet_jobs is 'all'")
 
 
 def test_a_project_has_one_default_for_j() -> None:

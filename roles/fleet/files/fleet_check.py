@@ -29,6 +29,9 @@ from d1fleet.fleet import PROJECTS, Inventory
 from d1fleet.hostvars import HostVariables
 
 _OURS = "d1fleet_"
+_SHOWN = 5
+"""Hosts that are named with one fault: a group's variable is that of all its hosts."""
+
 NAME = "d1fleet_inventory_name"
 
 
@@ -69,7 +72,7 @@ def check(given):
             HostVariables(host, own).host()
             HostVariables(host, own).jobs()
         except InventoryError as error:
-            faults.add_error(error)
+            faults.add(_words(error).removeprefix(f"host {host}: "), host)
     if faults.words:
         return {"faults": faults.words}
     faults.add_all(_names(values))
@@ -82,7 +85,7 @@ def check(given):
 
 
 class Faults:
-    """Each said once, with all hosts that have it."""
+    """Each said once, with the hosts that have it."""
 
     def __init__(self):
         self._hosts = {}
@@ -94,15 +97,17 @@ class Faults:
         for text in texts:
             self.add(text, host)
 
-    def add_error(self, error):
-        self.add(_words(error))
-
     @property
     def words(self):
         return [
-            (", ".join(dict.fromkeys(hosts)) + ": " if hosts[0] else "") + text
+            (f"{_some(list(dict.fromkeys(hosts)))}: " if hosts[0] else "") + text
             for text, hosts in self._hosts.items()
         ]
+
+
+def _some(hosts):
+    more = len(hosts) - _SHOWN
+    return ", ".join(hosts[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _words(error):
