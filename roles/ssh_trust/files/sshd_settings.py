@@ -1,6 +1,6 @@
-"""What sshd makes of its configuration with our drop-in, and what the running one has: sshd_settings.py VERB
+"""What sshd makes of its configuration with our drop-in, and what the running one has: VERB JSON
 
-VERBs read an object from standard input and print one:
+VERBs take an object and print one:
   base     files of keys that sshd reads without us, and our drop-in as it is
   check    problems with `content` as our drop-in (null: as it is on disk), and whether the daemon is stale
   arm      have this host put back `former` by itself, unless `settle` comes in time
@@ -304,12 +304,11 @@ def forget():
         os.unlink(STAMP)
 
 
-def arm(seconds, former, service, source):
+def arm(seconds, former, service):
     settle_guard()
     forget()
     folder = tempfile.mkdtemp(prefix=os.path.basename(GUARD) + ".", dir=os.path.dirname(GUARD))
-    with open(os.path.join(folder, "guard.py"), "w") as file:
-        file.write(source)
+    shutil.copy(__file__, os.path.join(folder, "guard.py"))
     with open(os.path.join(folder, "given.json"), "w") as file:
         json.dump({"former": former, "service": service, "seconds": seconds}, file)
     argv = [sys.executable, "-ISE", os.path.join(folder, "guard.py"), "guard"]
@@ -369,4 +368,4 @@ if __name__ == "__main__":
         guard()
     else:
         verbs = {"base": base, "check": check, "arm": arm, "settle": settle, "undo": undo}
-        print(json.dumps(verbs[sys.argv[1]](**json.load(sys.stdin))))
+        print(json.dumps(verbs[sys.argv[1]](**json.loads(sys.argv[2]))))
