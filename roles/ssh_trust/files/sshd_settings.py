@@ -141,6 +141,11 @@ class Configuration:
 
     def setters(self, keyword):
         """Lines that are stronger than ours: in front of it, or else in Match blocks."""
+        if keyword == "maxstartups":
+            # Of this one, sshd 9.2 takes the last.
+            return ", ".join(
+                str(line) for line in self.lines if line.keyword == keyword and line.path != OURS
+            )
         at = next((i for i, line in enumerate(self.lines) if line.path == OURS), len(self.lines))
         found = [line for line in self.lines[:at] if line.keyword == keyword and not line.match]
         found = found or [line for line in self.lines if line.keyword == keyword and line.match]
