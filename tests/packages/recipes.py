@@ -20,6 +20,7 @@ class Recipe:
         needs: Debian packages beyond a C compiler.
         stays: goals that our default rules keep on the coordinator's machine.
         generated: files that must not look older than what they were made from.
+        says_where: files that hold the name of the machine that made them.
     """
 
     package: str
@@ -29,6 +30,7 @@ class Recipe:
     stays: Sequence[str] = ()
     generated: Sequence[str] = ("aclocal.m4", "configure")
     environment: Mapping[str, str] = field(default_factory=dict)
+    says_where: Sequence[str] = ()
 
 
 E2FSPROGS = Recipe(
@@ -39,6 +41,8 @@ E2FSPROGS = Recipe(
     ),
     # Used where this machine happens to have it: then hosts would need it too.
     environment={"ac_cv_header_magic_h": "no"},
+    # Its makefiles run config.status.
+    says_where=("config.log",),
 )  # fmt: skip
 
 XFSPROGS = Recipe(
