@@ -28,6 +28,10 @@ _TIMED_OUT = 124
 
 _POLL_S = 0.05
 
+_FREEZE_TRIES = 4
+_NOT_FROZEN = "unable to freeze"
+"""What runc says then; it lets what it had frozen go on."""
+
 _FILTER = "d1fleet_tests"
 """The nftables table that holds our rules and no others."""
 
@@ -83,7 +87,14 @@ class Host:
             ContainerError: it does not run.
         """
         self.touched = True
-        self._podman("pause", self.container)
+        # The kernel's older freezer gives up when processes fork all the while on a busy machine.
+        for tries_left in range(_FREEZE_TRIES - 1, -1, -1):
+            try:
+                self._podman("pause", self.container)
+                return
+            except ContainerError as error:
+                if not tries_left or _NOT_FROZEN not in str(error):
+                    raise
 
     def unpause(self) -> None:
         """Let frozen processes go on.
