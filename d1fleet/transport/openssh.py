@@ -143,16 +143,33 @@ def over() -> ConnectError:
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """End them for certain, with what they have started: proxies are of their groups."""
     deadline = Deadline(TERM_S)
-    for process in processes:
-        if process.poll() is None:
+    # Of those that were waited for, the number may be somebody else's by now.
+    ours = [process for process in processes if process.returncode is None]
+    for process in ours:
+        if not _is_over(process, 0.0):
             _signal(process, signal.SIGTERM)
+    for process in ours:
+        _is_over(process, deadline.left_s)
+        _kill_group(process)
     for process in processes:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(deadline.left_s)
-        # Also where ssh itself has ended: a stubborn proxy is in the group still.
-        _signal(process, signal.SIGKILL)
-        process.wait()
         pipes.started_pids.discard(process.pid)
+
+
+def _is_over(process: subprocess.Popen[bytes], limit_s: float) -> bool:
+    """Has it ended, now or within `limit_s`? It is not waited for, so that its number stays its own."""
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(limit_s * 1000))
+    finally:
+        os.close(pidfd)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill it and what it has left, a stubborn proxy for example; then wait for it, which is no wait."""
+    _signal(process, signal.SIGKILL)
+    process.wait()
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:
@@ -260,8 +277,8 @@ def _wait_for_command(process: subprocess.Popen[bytes], stderr: pipes.StderrTail
         if not events and deadline.left_s == 0.0:
             return False
     # Stdout has ended: so has ssh, mostly. Where it has not, the command has closed its own.
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(min(END_S, deadline.left_s))
+    if _is_over(process, min(END_S, deadline.left_s)):
+        _kill_group(process)
     while _read(err, stderr):
         pass
     return True
