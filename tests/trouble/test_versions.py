@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(240)]
 
 MAKEFILE = """\
 all: one two
-one two: ; @$(MAKE) -s --no-print-directory -f sub.mk $@
+one two: up ; @$(MAKE) -s --no-print-directory -f sub.mk $@
+up: ; @until [ "$$(grep -c host-up {record})" = 2 ]; do sleep 0.05; done
 """
 
 # Each build's jobs wait for the other build's: both have to be at work on both hosts.
@@ -40,7 +41,7 @@ def test_both_work_at_once(container_hosts: ContainerHosts, tmp_path: Path) -> N
     builds = []
     for number, (tree, package) in enumerate(zip(trees, (CHECKOUT, old), strict=True)):
         tree.mkdir()
-        (tree / "Makefile").write_text(MAKEFILE)
+        (tree / "Makefile").write_text(MAKEFILE.format(record=tmp_path / f"record{number}"))
         (tree / "sub.mk").write_text(SUB.format(own=tree, other=trees[1 - number]))
         argv = [sys.executable, "-m", "d1fleet.cli", "build", "--ssh-config", str(container_hosts.ssh_config)]
         argv += ["--hosts", " ".join(hosts), "--record", str(tmp_path / f"record{number}"), "--strict", "-j2"]
