@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
 from tests.containers.podman import write_atomically
+from tests.support import sshclient
 
 HOST_KEY = "etc/ssh/ssh_host_ed25519_key"
 """Below a host's root."""
@@ -26,7 +26,7 @@ class Access:
 
     def make_keys(self, hosts: Sequence[str]) -> None:
         """Make the user's key and one key for each host: nothing is ever learnt from the network."""
-        make_key(self.key)
+        sshclient.make_key(self.key)
         public = self.key.with_suffix(".pub").read_text()
         for host in hosts:
             root = self.root(host)
@@ -35,7 +35,7 @@ class Access:
             for below, mode in (("etc", 0o755), ("etc/ssh", 0o755), ("root", 0o700), ("root/.ssh", 0o700)):
                 (root / below).mkdir()
                 (root / below).chmod(mode)
-            make_key(root / HOST_KEY)
+            sshclient.make_key(root / HOST_KEY)
             keys = root / "root/.ssh/authorized_keys"
             keys.write_text(public)
             keys.chmod(0o600)
@@ -59,22 +59,8 @@ class Access:
 
     def _client_config(self, addresses: Mapping[str, Sequence[str]]) -> str:
         blocks = [f"Host {host}\n    HostName {own[0]}\n" for host, own in addresses.items()]
-        return "".join(blocks) + (
-            "Host *\n"
-            "    User root\n"
-            f"    IdentityFile {self.key}\n"
-            "    IdentitiesOnly yes\n"
-            "    IdentityAgent none\n"
-            f"    UserKnownHostsFile {self.known_hosts}\n"
-            "    GlobalKnownHostsFile /dev/null\n"
-            "    StrictHostKeyChecking yes\n"
-            "    UpdateHostKeys no\n"
-            "    BatchMode yes\n"
-            "    ConnectTimeout 10\n"
-            "    ControlMaster no\n"
-            "    ControlPath none\n"
-            "    LogLevel ERROR\n"
-        )
+        limit = "Host *\n    ConnectTimeout 10\n"
+        return "".join(blocks) + limit + sshclient.for_all_hosts("root", self.key, self.known_hosts)
 
     def _inventory(self, addresses: Mapping[str, Sequence[str]], project: str) -> str:
         checked = f"-o UserKnownHostsFile={self.known_hosts} -o StrictHostKeyChecking=yes"
@@ -90,9 +76,3 @@ class Access:
         }
         tree = {"projects": {"children": {project: {"hosts": hosts}}}}
         return str(yaml.safe_dump(tree, sort_keys=False))
-
-
-def make_key(path: Path) -> None:
-    """Make a key pair for SSH without a passphrase."""
-    argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "d1fleet-tests", "-f", str(path)]
-    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)

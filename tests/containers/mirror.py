@@ -23,7 +23,7 @@ def system_mirror() -> str:
         known.parent.mkdir(parents=True, exist_ok=True)
         try:
             # The one place that knows how to ask; apt takes seconds to answer on a busy machine.
-            mirror = debsource._mirror(known.parent)
+            mirror = debsource.mirror_of(known.parent)
         except debsource.SourceUnavailable as exc:
             raise ImageUnavailable(f"no image of Debian can be made: {exc}") from exc
         write_atomically(known, mirror)

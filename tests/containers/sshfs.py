@@ -10,8 +10,9 @@ import shlex
 import time
 from pathlib import Path
 
-from tests.containers.access import HOST_KEY, make_key
+from tests.containers.access import HOST_KEY
 from tests.containers.errors import ContainerError
+from tests.support import sshclient
 
 CACHE_S = 5
 """How late a change may be seen; NFS's acregmin is 3, its acregmax 60: nfs(5)."""
@@ -29,7 +30,7 @@ _UNIT = "d1fleet-tests-sshfs.service"
 def export(key: Path, root: Path) -> None:
     """Let whoever has `key` (made if need be) log in to the host whose files are prepared in `root`."""
     if not key.exists():
-        make_key(key)
+        sshclient.make_key(key)
     with (root / "root/.ssh/authorized_keys").open("a") as keys:
         keys.write(key.with_suffix(".pub").read_text())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers import Settings, debs, image, links, registry
+from tests.containers import Host, Settings, debs, image, links, registry
 from tests.containers.errors import ContainerError, ImageUnavailable, NotOurs
 from tests.containers.owner import Owner
 from tests.containers.recipe import RELEASES, VARIANTS, recipe
@@ -237,3 +238,23 @@ def test_packages_are_lent_and_taken_back(tmp_path: Path, monkeypatch: pytest.Mo
     again = debs.lend(tmp_path / "two", "bookworm", "h1")
     assert [path.name for path in again.iterdir()] == ["a.deb"]
     assert list(debs.lend(tmp_path / "two", "trixie", "h1").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("failures", "said", "tries"),
+    [(2, "unable to freeze", 3), (9, "unable to freeze", 4), (9, "no such container", 1)],
+)
+def test_a_freeze_is_tried_again_where_that_can_help(
+    monkeypatch: pytest.MonkeyPatch, failures: int, said: str, tries: int
+) -> None:
+    host, asked = Host("h1", "192.0.2.1", "none", "bridge"), []
+
+    def podman(*arguments: str) -> None:
+        asked.append(arguments)
+        if len(asked) <= failures:
+            raise ContainerError(said)
+
+    monkeypatch.setattr(host, "_podman", podman)
+    with contextlib.nullcontext() if tries > failures else pytest.raises(ContainerError, match=said):
+        host.pause()
+    assert asked == [("pause", "none")] * tries

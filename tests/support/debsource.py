@@ -124,7 +124,7 @@ def _private_apt(root: Path, suite: str) -> Path:
     for folder in ("state/lists/partial", "cache/archives/partial", "empty"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     signed_by = f"[signed-by={ARCHIVE_KEYRING}] " if ARCHIVE_KEYRING.exists() else ""
-    (root / "sources.list").write_text(f"deb-src {signed_by}{_mirror(root)} {suite} main\n")
+    (root / "sources.list").write_text(f"deb-src {signed_by}{mirror_of(root)} {suite} main\n")
     config = root / "apt.conf"
     # Read by -c, so after the system's own files: their proxies stay, their sources, pins and hooks do not.
     # The sandbox user of a root's apt may not enter this folder.
@@ -146,8 +146,15 @@ def _private_apt(root: Path, suite: str) -> Path:
     return config
 
 
-def _mirror(cwd: Path) -> str:
-    """The URI of the mirror that this system takes its own release from."""
+def mirror_of(cwd: Path) -> str:
+    """The URI of the mirror that this system takes its own release from.
+
+    Args:
+        cwd: where apt-get runs.
+
+    Raises:
+        SourceUnavailable: it is no Debian, or its sources name none.
+    """
     if _os_release().get("ID") != "debian":
         raise SourceUnavailable("this system is not Debian: its apt sources do not lead to Debian's archive")
     release = system_release()

@@ -19,6 +19,8 @@ from types import TracebackType
 
 import psutil
 
+from tests.support import sshclient
+
 START_TIMEOUT_S = 20.0
 """Until a server listens; a guess, for a machine that is busy."""
 
@@ -109,12 +111,12 @@ class LoopbackSshd:
     def start(self) -> None:
         """Make keys and configurations, start the servers, and return when all of them listen."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _make_key(self.key)
+        sshclient.make_key(self.key)
         (self.folder / "authorized_keys").write_text(self.key.with_suffix(".pub").read_text())
         if os.geteuid() == 0:
             _PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
         for number in range(len(self.logs)):
-            _make_key(self.folder / f"host_key{number}")
+            sshclient.make_key(self.folder / f"host_key{number}")
             if self.certified:
                 self.sign(self.folder / f"host_key{number}", self.address, "-h")
             self._start_server(number)
@@ -168,7 +170,7 @@ class LoopbackSshd:
     def sign(self, key: Path, principal: str, *options: str) -> Path:
         """Sign a key by our authority, `folder`/authority; returns the certificate."""
         authority = self.folder / "authority"
-        _make_key(authority)
+        sshclient.make_key(authority)
         argv = ["ssh-keygen", "-q", "-s", str(authority), "-I", "test", "-n", principal, *options]
         subprocess.run([*argv, f"{key}.pub"], check=True, stdin=subprocess.DEVNULL)
         return key.with_name(f"{key.name}-cert.pub")
@@ -234,28 +236,8 @@ class LoopbackSshd:
             f"Host {alias}\n    HostName {self.address}\n    Port {self.port_of(alias)}\n"
             for alias in self.aliases
         ]
-        common = (
-            "Host *\n"
-            f"    User {getpass.getuser()}\n"
-            f"    IdentityFile {self.key}\n"
-            "    IdentitiesOnly yes\n"
-            "    IdentityAgent none\n"
-            f"    UserKnownHostsFile {self.known_hosts}\n"
-            "    GlobalKnownHostsFile /dev/null\n"
-            "    StrictHostKeyChecking yes\n"
-            "    UpdateHostKeys no\n"
-            "    BatchMode yes\n"
-            "    ControlMaster no\n"
-            "    ControlPath none\n"
-            "    LogLevel ERROR\n"
-        )
+        common = sshclient.for_all_hosts(getpass.getuser(), self.key, self.known_hosts)
         self.ssh_config.write_text("".join(blocks) + common)
-
-
-def _make_key(path: Path) -> None:
-    if not path.exists():
-        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "d1fleet-tests", "-f", str(path)]
-        subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
 
 
 def _free_port(address: str) -> int:

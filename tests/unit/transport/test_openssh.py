@@ -904,3 +904,24 @@ def test_signals_of_the_terminal_are_not_for_it() -> None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         channel.close()
+
+
+def test_a_number_that_was_given_back_is_nobodys_to_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers come round again: a group of that number may be a stranger's by now."""
+    gone, here = pipes.start(["true"]), pipes.start(["sleep", "60"])
+    channels = [pipes.PipeChannel(process) for process in (gone, here)]
+    gone.wait()
+    killed: list[int] = []
+    kill = os.killpg
+
+    def killpg(group: int, number: int) -> None:
+        killed.append(group)
+        kill(group, number)
+
+    monkeypatch.setattr(os, "killpg", killpg)
+    openssh._end([gone, here])
+    for channel in channels:
+        channel.close()
+    assert here.returncode == -signal.SIGTERM
+    assert set(killed) == {here.pid}
+    assert not {gone.pid, here.pid} & pipes.started_pids
