@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,43 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.containers import ContainerHosts, Host, ImageUnavailable, missing_reason
 from tests.roles.roles import ROOT, Play, play, tool
+from tests.roles.site import Site, bare_site
 
 pytestmark = [pytest.mark.containers, pytest.mark.full, pytest.mark.timeout(1800)]
 
 KNOWN_HOSTS = "/etc/ssh/d1fleet_known_hosts"
 OTHER_COMPILER = "/usr/local/bin/cc"
-
-
-@dataclass
-class Site:
-    """Three hosts, and a folder for what belongs to one module's plays."""
-
-    hosts: ContainerHosts
-    folder: Path
-
-    @property
-    def inventories(self) -> list[str | Path]:
-        return ["--inventory", self.hosts.inventory, "--inventory", self.folder / "more"]
-
-    def play(self, *arguments: str, **variables: Any) -> Play:
-        """The site playbook of this checkout; variables beat those of the inventory."""
-        more = ["--extra-vars", json.dumps(variables)] if variables else []
-        environment = {"XDG_CACHE_HOME": str(self.folder)}
-        return play(*self.inventories, *arguments, *more, controls=self.folder / "c", environment=environment)
-
-    def on(self, host: Host | str, command: str) -> str:
-        """What a command prints, run by root's shell there."""
-        name = host if isinstance(host, str) else host.name
-        argv = self.hosts.ssh(name, f"sh -c {shlex.quote(command)}")
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=120
-        )
-        return done.stdout
-
-    def everywhere(self, command: str) -> list[str]:
-        return [self.on(host, command) for host in self.hosts]
 
 
 @dataclass
@@ -66,31 +35,24 @@ class Enrolled:
 
 @pytest.fixture(scope="module")
 def enrolled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Enrolled]:
-    reason = missing_reason()
-    if reason:
-        pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("e")
-    key = folder / "builder"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    variables = folder / "more" / "group_vars"
-    variables.mkdir(parents=True)
-    public = key.with_suffix(".pub").read_text().strip()
-    builders = [
-        {"name": "root", "uid": 0, "authorized_keys": [public]},
-        {"name": "ada", "uid": 2001, "comment": "Ada", "groups": ["video"], "authorized_keys": [public]},
-        {"name": "bob", "uid": 2002, "authorized_keys": [public], "forced_command": False, "group": "dev"},
-        {"name": "eve", "uid": 2003, "group": "dev"},
-    ]
-    (variables / "projects.yml").write_text(yaml.safe_dump({"d1fleet_builders": builders}))
-    (folder / "more" / "hosts.yml").write_text("projects:\n")
-    try:
-        with ContainerHosts("roles", count=3, variant="bare", project="demo") as hosts:
-            site = Site(hosts, folder)
-            bare = site.play("--check")
-            left = site.everywhere("ls -d /etc/d1fleet /etc/ssh/d1fleet* /usr/local/lib/d1fleet; id ada; :")
-            yield Enrolled(site, bare, left, site.play(), site.play(), site.play("--check"))
-    except ImageUnavailable as error:
-        pytest.skip(str(error))
+    def builders(public: str) -> list[dict[str, Any]]:
+        return [
+            {"name": "root", "uid": 0, "authorized_keys": [public]},
+            {"name": "ada", "uid": 2001, "comment": "Ada", "groups": ["video"], "authorized_keys": [public]},
+            {
+                "name": "bob",
+                "uid": 2002,
+                "authorized_keys": [public],
+                "forced_command": False,
+                "group": "dev",
+            },
+            {"name": "eve", "uid": 2003, "group": "dev"},
+        ]
+
+    with bare_site("roles", tmp_path_factory.mktemp("e"), builders) as site:
+        bare = site.play("--check")
+        left = site.everywhere("ls -d /etc/d1fleet /etc/ssh/d1fleet* /usr/local/lib/d1fleet; id ada; :")
+        yield Enrolled(site, bare, left, site.play(), site.play(), site.play("--check"))
 
 
 def test_check_mode_is_clean_on_bare_hosts_and_changes_nothing(enrolled: Enrolled) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.containers import ContainerHosts, ImageUnavailable, missing_reason
 from tests.roles.roles import ROOT, Play, play
+from tests.roles.site import Site, bare_site
 
 pytestmark = [pytest.mark.containers, pytest.mark.full, pytest.mark.timeout(1800)]
 
@@ -32,37 +30,8 @@ RETURN_S = 90.0
 """From there until it lets somebody in: a guess for a busy machine."""
 
 
-@dataclass
-class Site:
+class SshSite(Site):
     """Three hosts, and a play of this role alone."""
-
-    hosts: ContainerHosts
-    folder: Path
-
-    def play(self, *arguments: str, **variables: Any) -> Play:
-        inventories: list[str | Path] = [
-            "--inventory",
-            self.hosts.inventory,
-            "--inventory",
-            self.folder / "more",
-        ]
-        more = ["--extra-vars", json.dumps(variables)] if variables else []
-        return play(
-            *inventories,
-            *arguments,
-            *more,
-            controls=self.folder / "c",
-            playbook=str(self.folder / "play.yml"),
-            environment={"XDG_CACHE_HOME": str(self.folder)},
-        )
-
-    def on(self, host: str, command: str, *, check: bool = True) -> str:
-        """What a command prints, run by root's shell there over a new connection."""
-        argv = self.hosts.ssh(host, f"sh -c {shlex.quote(command)}")
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=check, timeout=120
-        )
-        return done.stdout
 
     def files_of_keys(self, host: str, user: str = "root") -> list[str]:
         spec = f"user={user},host=x,addr=127.0.0.1,laddr=127.0.0.1,lport=22"
@@ -77,7 +46,7 @@ class Site:
 class Trusted:
     """The first four runs, in their order."""
 
-    site: Site
+    site: SshSite
     checked_bare: Play
     left_bare: str
     first: Play
@@ -87,29 +56,19 @@ class Trusted:
 
 @pytest.fixture(scope="module")
 def trusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trusted]:
-    reason = missing_reason()
-    if reason:
-        pytest.skip(reason)
     folder = tmp_path_factory.mktemp("t")
-    key = folder / "builder"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    variables = folder / "more" / "group_vars"
-    variables.mkdir(parents=True)
-    public = key.with_suffix(".pub").read_text().strip()
-    builders = [{"name": name, "uid": uid, "authorized_keys": [public]} for name, uid in PEOPLE.items()]
-    (variables / "projects.yml").write_text(yaml.safe_dump({"d1fleet_builders": builders}))
-    (folder / "more" / "hosts.yml").write_text("projects:\n")
     (folder / "play.yml").write_text(yaml.safe_dump([PLAY]))
-    try:
-        with ContainerHosts("trust", count=3, variant="bare", project="demo") as hosts:
-            site = Site(hosts, folder)
-            for host, command in HISTORIES.items():
-                site.on(host, command)
-            bare = site.play("--check")
-            left = site.on("h1", f"ls -d /etc/ssh/d1fleet* {OURS} /run/d1fleet*; :")
-            yield Trusted(site, bare, left, site.play(), site.play(), site.play("--check"))
-    except ImageUnavailable as error:
-        pytest.skip(str(error))
+
+    def builders(public: str) -> list[dict[str, Any]]:
+        return [{"name": name, "uid": uid, "authorized_keys": [public]} for name, uid in PEOPLE.items()]
+
+    with bare_site("trust", folder, builders, str(folder / "play.yml")) as made:
+        site = SshSite(made.hosts, made.folder, made.playbook)
+        for host, command in HISTORIES.items():
+            site.on(host, command)
+        bare = site.play("--check")
+        left = site.on("h1", f"ls -d /etc/ssh/d1fleet* {OURS} /run/d1fleet*; :")
+        yield Trusted(site, bare, left, site.play(), site.play(), site.play("--check"))
 
 
 PEOPLE = {"root": 0, "ada": 2001}
