@@ -15,11 +15,12 @@ from .coordinator import Coordinator
 from .environment import TravellingEnvironment
 from .errors import D1fleetError, HostError, JobLostError, RuntimeFolderError
 from .fleet import Fleet
+from .folders import cache_folder
 from .loop import Loop
 from .model import TRANSPORTS, Host
 from .policy import Policy
 from .record import Record
-from .runtime import PROOFS, build_folder, cache_folder, remove_build_folder
+from .runtime import PROOFS, build_folder, remove_build_folder
 from .server import process
 from .settings import Settings
 from .summary import show_summary

@@ -1,4 +1,4 @@
-"""The coordinator: shims ask, hosts run, and this is where they meet."""
+"""The coordinator: shims and hosts ask, hosts run, and this is where they meet."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from . import placement, protocol, rules, words
+from .askers import Asker, HostAsker, ShimAsker
 from .environment import TravellingEnvironment
-from .errors import D1fleetError, HostError, JobLostError
+from .errors import D1fleetError, HostError, JobLostError, ProtocolError
 from .fallback import Fallback
 from .hostlink import HostLink
 from .hosts import Hosts
-from .job import Job, Phase
+from .job import Job, Phase, flags_of
 from .loop import Loop
 from .model import Host
 from .placement import HostState
@@ -45,6 +46,9 @@ _SILENT_S = 1.0
 
 _UNREAD_S = 0.5
 """A signalled job whose make has ended has this long to get its last output written."""
+
+_CHILDREN_S = 0.1
+"""How often it is looked whether the children of a lost job have ended."""
 
 _PASSED_BY_S = 2.0
 """For this long, smaller jobs may pass by one that needs several slots at once."""
@@ -75,6 +79,8 @@ class Counts:
     by_host: Counter[str] = field(default_factory=Counter)
     here: Counter[str] = field(default_factory=Counter)
     """Sub-makes that ran here, by reason."""
+    stayed: Counter[str] = field(default_factory=Counter)
+    """Sub-makes that jobs on a host called, and that stayed on it, by host."""
     fallback: int = 0
     """Those of them that ran here only because no host could take them."""
     lost: int = 0
@@ -113,7 +119,10 @@ class Coordinator:
         self.counts = Counts()
         self._record = record
         self._listener = ShimListener(loop, socket_path, self._shim_connected)
-        self._jobs: dict[ShimConnection, Job] = {}
+        self._jobs: dict[int, Job] = {}
+        """All that are not over, by number."""
+        self._asked: dict[tuple[HostLink, int], Job] = {}
+        """Those that hosts asked for and that run elsewhere, by the number of their request."""
         self._attempts: dict[int, Job] = {}
         self._queue: list[Job] = []
         self._last_host: dict[bytes, str] = {}
@@ -148,24 +157,36 @@ class Coordinator:
         self._desk.serve()
 
     def _host_message(self, link: HostLink, message: protocol.Message) -> None:
+        if isinstance(message, protocol.Ask):
+            self._asked_by_host(link, message)
+            return
+        if message.attempt & 1:
+            self._heard_of_request(link, message)
+            return
         job = self._attempts.get(message.attempt)
         if job is None or job.link is not link:
             return
         if isinstance(message, protocol.Data):
-            job.output(message)
+            job.asker.output(message)
         elif isinstance(message, protocol.Exit):
             self._job_ended(job, message)
         elif isinstance(message, protocol.StdinUsed):
-            job.stdin_used(message.amount)
+            job.asker.stdin_used(message.amount)
         elif isinstance(message, protocol.Want):
             self._desk.want(job)
         elif isinstance(message, protocol.Return):
             self._desk.returned(job, message.count)
             self._dispatch()
             self._desk.serve()
+        elif isinstance(message, protocol.Credited):
+            self._desk.credited(job, message.count)
+            self._dispatch()
+            self._desk.serve()
 
     def _host_left(self, link: HostLink, meaning: str, wait_s: float) -> None:
         """Its jobs end when nothing of them can write any more: not a moment before."""
+        for job in [job for (asker, _), job in self._asked.items() if asker is link]:
+            self._asker_gone(job)
         if wait_s > 0 and self._interrupted:
             self._answer_jobs_of(link)
         if wait_s > 0:
@@ -181,6 +202,9 @@ class Coordinator:
 
     def _end_jobs_of(self, link: HostLink, meaning: str) -> None:
         for job in [job for job in self._attempts.values() if job.link is link]:
+            if job.children:  # on other hosts; they are cancelled
+                self.loop.call_later(_CHILDREN_S, lambda: self._end_jobs_of(link, meaning))
+                continue
             ran_s = self.loop.now() - job.placed_at
             lost = protocol.Exit(job.attempt, infrastructure=protocol.LOST, text=meaning, ran_s=ran_s)
             self._job_ended(job, lost)
@@ -190,36 +214,47 @@ class Coordinator:
     # -- shims ----------------------------------------------------------------------------------------
 
     def _shim_connected(self, sock: socket.socket, pid: int) -> None:
-        connection = ShimConnection(self.loop, sock, pid, self._asked, lambda _: None, lambda: None)
+        connection = ShimConnection(
+            self.loop, sock, pid, self._asked_by_shim, lambda _: None, lambda: None, words.say
+        )
         connection.readable()  # it mostly has asked by now
 
-    def _asked(self, shim: ShimConnection, request: ShimRequest) -> None:
+    def _asked_by_shim(self, shim: ShimConnection, request: ShimRequest) -> None:
         try:
-            self._take_up(shim, request)
+            ask = request.ask()
+            asker = ShimAsker(self.loop, shim, request, flags_of(ask))
         except Exception:
-            # A fault of ours must not end the build of everybody else, nor pass in silence.
             words.say_fault()
-            self._drop(shim, request)
+            request.close()
+            self.counts.lost += 1
+            shim.reply(INFRASTRUCTURE, D1fleetError.exit_code)
+            return
+        job = self._new_job(asker, ask, _device(ask.folder))
+        shim.on_signal = lambda number: self._shim_signal(job, number)
+        shim.on_gone = lambda: self._asker_gone(job)
+        self._guard(job, lambda: self._take_up(job))
 
-    def _drop(self, shim: ShimConnection, request: ShimRequest) -> None:
-        """Let go of a job that we failed at: make waits for our copies of its descriptors."""
-        job = self._jobs.pop(shim, None)
-        if job is not None:
+    def _new_job(self, asker: Asker, ask: protocol.Ask, device: int, parent: Job | None = None) -> Job:
+        self._number += 1
+        job = Job(self._number, asker, ask, device, self.loop.now(), parent)
+        self._jobs[job.number] = job
+        return job
+
+    def _guard(self, job: Job, step: Callable[[], None]) -> None:
+        """A fault of ours must not end the build of everybody else, nor pass in silence."""
+        try:
+            step()
+        except ProtocolError:
+            raise
+        except Exception:
+            words.say_fault()
             self._forget_waiting(job)
             self._attempts.pop(job.attempt, None)
-            job.close()
-        request.close()
-        self.counts.lost += 1
-        shim.reply(INFRASTRUCTURE, D1fleetError.exit_code)
-        self._mind_the_door()
+            self.counts.lost += 1
+            self._finish(job, INFRASTRUCTURE, D1fleetError.exit_code)
 
-    def _take_up(self, shim: ShimConnection, request: ShimRequest) -> None:
-        self._number += 1
-        job = Job(self.loop, self._number, shim, request, self.loop.now())
+    def _take_up(self, job: Job) -> None:
         job.wanted_slots = job.weight(self._makeargs(None))
-        shim.on_signal = lambda number: self._shim_signal(job, number)
-        shim.on_gone = lambda: self._shim_gone(job)
-        self._jobs[shim] = job
         reason = job.stays_here() or rules.stays_here(job.arguments, self.policy.local_goals)
         if reason is None and self.hosts.links and not self.hosts.shares(job.device):
             reason = "its folder is outside the tree that hosts share"
@@ -238,11 +273,15 @@ class Coordinator:
         self._finish(job, LOCAL)
 
     def _finish(self, job: Job, verb: bytes, value: int = 0) -> None:
-        """The one way out: all is given back, and the shim has its answer, if it still is there."""
-        job.close()
+        """The one way out: all is given back, and who asked has the answer, if still there."""
+        job.asker.close()
         job.phase = Phase.OVER
-        self._jobs.pop(job.shim, None)
-        job.shim.reply(verb, value)
+        self._jobs.pop(job.number, None)
+        if job.parent is not None:
+            job.parent.children.discard(job)
+        if isinstance(job.asker, HostAsker):
+            self._asked.pop((job.asker.link, job.asker.number), None)
+        job.asker.answer(verb, value)
         self._mind_the_door()
 
     def _mind_the_door(self) -> None:
@@ -259,7 +298,7 @@ class Coordinator:
         elif job.phase is Phase.WRITING:
             # Its make would have died of it while nobody took its output.
             job.signalled = number
-            self.loop.call_later(_UNREAD_S, job.discard_output)
+            self.loop.call_later(_UNREAD_S, job.asker.discard_output)
         elif job.host_is_there:
             job.send(protocol.Signal(job.attempt, number))
         elif self._interrupted or self._ending:
@@ -271,21 +310,83 @@ class Coordinator:
         """The build is broken off: who waits for the job need not wait for its host, the end of the build
         does.
         """
-        job.abandoned = True
+        job.abandon()
         self._finish(job, SIGNAL, number)
 
-    def _shim_gone(self, job: Job) -> None:
+    def _asker_gone(self, job: Job) -> None:
         """Nobody waits for this job any more."""
         if job.phase is Phase.WAITING:
             self._forget_waiting(job)
             self._finish(job, SIGNAL, signal.SIGTERM)
         else:
-            job.abandoned = True
+            job.abandon()
             job.send(protocol.Cancel(job.attempt))
 
     def _forget_waiting(self, job: Job) -> None:
         if not self._fallback.remove(job) and job in self._queue:
             self._queue.remove(job)
+
+    # -- hosts that ask -------------------------------------------------------------------------------
+
+    def _asked_by_host(self, link: HostLink, ask: protocol.Ask) -> None:
+        """A job there has called make: that may run there, where a slot waits for it, or on another host.
+
+        Raises:
+            ProtocolError: that number is in use, or cannot be a host's.
+        """
+        if not ask.attempt & 1 or (link, ask.attempt) in self._asked:
+            raise ProtocolError(f"a request with the number {ask.attempt}")
+        parent = self._attempts.get(ask.parent)
+        if parent is None or parent.link is not link or parent.phase is not Phase.RUNNING:
+            link.send(protocol.Stay(ask.attempt))  # it has ended meanwhile
+            return
+        asker = HostAsker(link, ask.attempt, parent)
+        job = self._new_job(asker, ask, self.hosts.device_of(ask.folder), parent)
+        self._guard(job, lambda: self._take_up_from_host(job, asker, parent))
+
+    def _take_up_from_host(self, job: Job, asker: HostAsker, parent: Job) -> None:
+        link = asker.link
+        job.wanted_slots = job.weight(self._makeargs(None))
+        reason = job.stays_here() or rules.stays_here(job.arguments, self.policy.local_goals)
+        if self._ending or self._interrupted or parent.abandoned:
+            self._finish(job, SIGNAL, signal.SIGTERM)
+        elif reason is not None:
+            self._stay(job, link, reason)
+        elif job.wanted_slots > 1:
+            self._stay(job, link, "it has a -j of its own")
+        elif job.device < 0:
+            self._stay(job, link, "its folder is outside the tree that hosts share")
+        elif link.placement is None or link.placement.machine.free > 0:
+            self._stay(job, link, "its host has room for more")
+        elif not (job.request.hungry or self._queue or self._desk.wants_on(link.placement.machine)):
+            self._stay(job, link, "nothing else wants its slot")
+        else:
+            hosts = self.hosts.elsewhere(link, job.device)
+            decision = placement.choose(hosts, 1, self._last_host.get(job.key))
+            job.candidates = decision.candidates
+            if decision.host is None:
+                self._stay(job, link, "no other host has room")
+            else:
+                self._asked[link, asker.number] = job
+                parent.children.add(job)
+                self._send_to(job, decision.host)
+
+    def _stay(self, job: Job, link: HostLink, reason: str) -> None:
+        """It runs where it is, as part of the job that it came from."""
+        self.counts.stayed[link.host.name] += 1
+        self._write_job(job, None, reason)
+        self._finish(job, LOCAL)
+
+    def _heard_of_request(self, link: HostLink, message: protocol.Message) -> None:
+        job = self._asked.get((link, message.attempt))
+        if job is None or not isinstance(job.asker, HostAsker):
+            return
+        if isinstance(message, protocol.Signal):
+            self._shim_signal(job, message.signal)
+        elif isinstance(message, protocol.Cancel):
+            self._asker_gone(job)
+        else:
+            job.asker.heard(message)
 
     # -- placing --------------------------------------------------------------------------------------
 
@@ -305,7 +406,8 @@ class Coordinator:
                     return
                 self._queue.remove(job)
                 job.candidates = decision.candidates
-                self._place(job, decision.host)
+                host = decision.host
+                self._guard(job, lambda: self._send_to(job, host))  # noqa: B023
             elif not decision.never:
                 self._desk.recall_for_waiting(self._attempts.values())
                 if not any(placement.has_room(host, 1) for host in hosts):
@@ -328,20 +430,13 @@ class Coordinator:
         words = list(self.policy.makeargs) + (list(link.host.makeargs) if link is not None else [])
         return [os.fsencode(word) for word in words]
 
-    def _place(self, job: Job, host: HostState) -> None:
-        try:
-            self._send_to(job, host)
-        except Exception:
-            words.say_fault()
-            self._drop(job.shim, job.request)
-
     def _send_to(self, job: Job, host: HostState) -> None:
         self._attempt += 2
         link = self.hosts.link_of(host)
         run = job.run_message(self._attempt, self.hosts.environment_for(link.host), self._makeargs(link))
         fault = run.fault()
         if fault:
-            self._run_here(job, f"it cannot be asked of a host: {fault}")
+            self._not_asked_of_hosts(job, f"it cannot be asked of a host: {fault}")
             return
         job.taken_slots = placement.weight_on(host.machine, run.weight)
         host.machine.used += job.taken_slots
@@ -350,7 +445,13 @@ class Coordinator:
         self._attempts[run.attempt] = job
         self._last_host[job.key] = host.name
         link.send(run)
-        job.placed(link, run)
+        job.placed(link, run.attempt, self.loop.now())
+
+    def _not_asked_of_hosts(self, job: Job, reason: str) -> None:
+        if isinstance(job.asker, HostAsker):
+            self._stay(job, job.asker.link, reason)
+        else:
+            self._run_here(job, reason)
 
     def _fall_back(self, job: Job) -> None:
         """No host will ever take it: an error, or as many at once here as this machine bears."""
@@ -366,7 +467,8 @@ class Coordinator:
         if not self._said_fallback and not job.refused:
             self._said_fallback = True
             words.say("no host can take part: sub-makes run on this machine")
-        self._fallback.add(job)
+        if isinstance(job.asker, ShimAsker):
+            self._fallback.add(job, job.asker.shim.pid)
 
     def _start_fallback(self, job: Job) -> None:
         self.counts.fallback += 1
@@ -384,7 +486,7 @@ class Coordinator:
         if job.abandoned:
             self._report(job, message)
         else:
-            job.when_written(lambda: self._report(job, message))
+            job.asker.when_written(lambda: self._report(job, message))
         if self._queue:
             self._dispatch()
         self._desk.serve()
@@ -413,8 +515,8 @@ class Coordinator:
             self._finish(job, INFRASTRUCTURE, JobLostError.exit_code)
         elif message.signal:
             self._finish(job, SIGNAL, message.signal)
-        elif job.lost_output and not message.code:
-            words.say(f"{job.words}: its output cannot be written: {os.strerror(job.lost_output)}")
+        elif job.asker.lost_output and not message.code:
+            words.say(f"{job.words}: its output cannot be written: {os.strerror(job.asker.lost_output)}")
             self._finish(job, EXIT, _WRITE_ERROR)
         else:
             self._finish(job, EXIT, message.code)
@@ -424,6 +526,9 @@ class Coordinator:
         if job.link is not None:
             job.refused[job.link.host.name] = words.plain(message.text)
         job.unplace()
+        if isinstance(job.asker, HostAsker):
+            self._stay(job, job.asker.link, "another host would not start it")
+            return
         self._queue.append(job)
         self._dispatch()
 
@@ -435,13 +540,14 @@ class Coordinator:
         infrastructure: str = "",
     ) -> None:
         host = job.link.host.name if job.link is not None and message is not None else None
+        stayed = job.asker.host if local_reason is not None else None
         remark = local_reason or infrastructure
         if host is not None and message is not None:
             self.counts.by_host[host] += 1
             remark = _remark(message)
             if remark:
                 self.counts.failed_by_host[host] += 1
-        if len(self.counts.jobs) < SHOWN_JOBS:
+        if len(self.counts.jobs) < SHOWN_JOBS and stayed is None:
             folder = os.path.relpath(os.fsdecode(job.request.folder), os.fsdecode(self._folder))
             seconds = message.ran_s if message is not None else None
             self.counts.jobs.append(ShownJob(job.words, words.plain(folder), host or "", seconds, remark))
@@ -452,8 +558,10 @@ class Coordinator:
             job=job.number,
             dir=job.request.folder,
             argv=job.arguments,
-            host=host,
+            host=host or stayed,
             local_reason=local_reason,
+            parent=job.parent.number if job.parent is not None else None,
+            asked_from=job.asker.host,
             exit=message.code if message is not None and not message.infrastructure else None,
             signal=message.signal if message is not None and not message.infrastructure else None,
             infrastructure=message.infrastructure if message is not None else infrastructure,
@@ -492,7 +600,7 @@ class Coordinator:
             self.loop.call_later(_SILENT_S, self._answer_rest)
         # Output that nobody takes must not keep a build from ending.
         for job in list(self._jobs.values()):
-            job.discard_output()
+            job.asker.discard_output()
 
     def _answer_rest(self) -> None:
         """Hosts that have not said that they killed their jobs keep the end of the build, not make."""
@@ -534,6 +642,13 @@ class Coordinator:
                 self._finish(job, SIGNAL, signal.SIGTERM)
         self.hosts.close()
         self._record.close()
+
+
+def _device(folder: bytes) -> int:
+    try:
+        return os.stat(folder).st_dev
+    except OSError:
+        return -1
 
 
 def _remark(message: protocol.Exit) -> str:

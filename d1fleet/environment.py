@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .protocol import pack_block, unpack_block
+from .protocol import SHIM_PLACE, pack_block, unpack_block
 
 _DROPPED = re.compile(
     rb"(SSH_.*|DBUS_.*|D1FLEET_.*|D1MAKE_.*|DISPLAY|WAYLAND_DISPLAY|XAUTHORITY|XDG_RUNTIME_DIR|XDG_SESSION_.*|DISTCC_HOSTS|_)\Z"
@@ -36,7 +36,7 @@ class TravellingEnvironment:
 
     Args:
         start: the environment that the build began with, as NAME=value strings.
-        shim_dir: our folder in PATH, which stays here.
+        shim_dir: our folder in PATH; only its place travels.
         keep: names that travel whatever they look like.
         elsewhere: it goes to another machine; else only what is ours is left out.
     """
@@ -47,7 +47,8 @@ class TravellingEnvironment:
         self._dropped = _DROPPED if elsewhere else _OURS
         self._elsewhere = elsewhere
         self._start = frozenset(start)
-        self._hidden = _MASQUERADES | {shim_dir} if elsewhere else frozenset((shim_dir,))
+        self._shim_dir = shim_dir
+        self._hidden = _MASQUERADES if elsewhere else frozenset()
         self._keep = frozenset(keep)
         self._last = (b"\0", b"")
         self.start_block = pack_block([item for item in map(self._filter, start) if item])
@@ -61,7 +62,9 @@ class TravellingEnvironment:
             return b""
         if name == b"PATH":
             folders = [folder for folder in value.split(b":") if folder.rstrip(b"/") not in self._hidden]
-            return b"PATH=" + b":".join(folders)
+            return b"PATH=" + b":".join(
+                SHIM_PLACE if folder.rstrip(b"/") == self._shim_dir else folder for folder in folders
+            )
         return item
 
     def travelling(self, block: bytes) -> bytes:

@@ -26,35 +26,34 @@ class Fallback:
         self._slots = slots
         self._most_waiting = most_waiting
         self._start = start
-        self._waiting: list[Job] = []
+        self._waiting: dict[Job, int] = {}
+        """Jobs, oldest first -> process id of the shim that asked."""
         self._running: dict[int, int] = {}
         """Process id of each make that holds a slot -> descriptor that tells of its end."""
 
-    def add(self, job: Job) -> None:
-        """Run the job here, now or when there is a slot."""
-        job.close()  # the shim has its files still; our copies are of no use any more
-        if len(self._waiting) >= self._most_waiting or _is_below(job.shim.pid, self._running):
+    def add(self, job: Job, pid: int) -> None:
+        """Run the job here, where process `pid` asked for it, now or when there is a slot."""
+        job.asker.close()  # the shim has its files still; our copies are of no use any more
+        if len(self._waiting) >= self._most_waiting or _is_below(pid, self._running):
             self._start(job)
             return
-        self._waiting.append(job)
+        self._waiting[job] = pid
         self._run()
 
     def remove(self, job: Job) -> bool:
         """Forget a job that waits; False when it does not."""
-        if job in self._waiting:
-            self._waiting.remove(job)
-            return True
-        return False
+        return self._waiting.pop(job, None) is not None
 
     def clear(self) -> list[Job]:
         """Forget all that wait, and return them."""
-        waiting, self._waiting = self._waiting, []
+        waiting = list(self._waiting)
+        self._waiting.clear()
         return waiting
 
     def _run(self) -> None:
         while self._waiting and len(self._running) < self._slots:
-            job = self._waiting.pop(0)
-            pid = job.shim.pid
+            job = next(iter(self._waiting))
+            pid = self._waiting.pop(job)
             try:
                 pidfd = os.pidfd_open(pid)
             except OSError:  # it has gone meanwhile

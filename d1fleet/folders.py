@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import stat
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from .errors import RuntimeFolderError
 
@@ -48,6 +52,65 @@ def runtime_base(
         if os.path.isabs(base) and _fault(base, uid) is None:
             return own_folder(os.path.join(base, "d1fleet"), uid)
     return own_folder(os.path.join(temporary, f"d1fleet-{uid}"), uid)
+
+
+def cache_folder(name: str) -> Path:
+    """A folder in the user's cache, mode 0700.
+
+    Raises:
+        RuntimeFolderError: it would not be ours alone, or cannot be made.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    try:
+        if not os.environ.get("XDG_CACHE_HOME") and not os.path.isdir(os.path.expanduser("~")):
+            raise FileNotFoundError(errno.ENOENT, "there is no home folder")
+        os.makedirs(base, 0o700, exist_ok=True)
+    except OSError as error:
+        raise RuntimeFolderError(
+            f"{base} cannot be made: {error.strerror}", "set XDG_CACHE_HOME to a folder of yours"
+        ) from error
+    return Path(own_folder(os.path.join(own_folder(os.path.join(base, "d1fleet")), name)))
+
+
+def locked_folder(kind: str, remove: Callable[[str], None]) -> tuple[str, int]:
+    """A new folder of this user alone for one process, and a descriptor whose lock says that it lives.
+
+    Args:
+        kind: name of the folder that all of a kind lie in.
+        remove: removes one whose process was killed.
+
+    Raises:
+        RuntimeFolderError: it would not be ours alone, or cannot be made.
+    """
+    above = own_folder(os.path.join(runtime_base(), kind))
+    try:
+        guard = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX)  # one at a time makes and removes folders in there
+            _remove_stale(above, remove)
+            folder = tempfile.mkdtemp(prefix="b", dir=above)
+            lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        finally:
+            os.close(guard)
+    except OSError as error:
+        raise RuntimeFolderError(
+            f"no folder can be made in {above}: {error.strerror}", "free some space there"
+        ) from error
+    return folder, lock
+
+
+def _remove_stale(above: str, remove: Callable[[str], None]) -> None:
+    """Remove what killed processes have left: their locks are free, or they had none yet."""
+    for name in os.listdir(above):
+        with contextlib.suppress(OSError):
+            folder = os.path.join(above, name)
+            lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(folder)
+            finally:
+                os.close(lock)
 
 
 def own_folder(path: str, uid: int | None = None) -> str:

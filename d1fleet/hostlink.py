@@ -186,11 +186,8 @@ class HostLink:
             raise UnfitError(words.plain(message.reason), words.plain(message.mend))
         elif self.hello is None:
             raise ProtocolError(f"{type(message).__name__} before Hello")
-        elif (
-            isinstance(message, (protocol.Data, protocol.Close, protocol.Credit))
-            and (message.stream == protocol.STDIN) == isinstance(message, protocol.Data)
-        ) or isinstance(message, protocol.Run):
-            raise ProtocolError(f"{type(message).__name__} for a stream or a job that is not the server's")
+        elif not _may_say(message):
+            raise ProtocolError(f"{type(message).__name__} for a stream that is not the server's")
         elif isinstance(message, protocol.Gone):
             self.gone = message
             self.state = State.ENDED
@@ -222,3 +219,15 @@ class HostLink:
         if self._channel is not None:
             channel, self._channel = self._channel, None
             channel.close()
+
+
+def _may_say(message: protocol.Message) -> bool:
+    """Of an attempt a server writes the output; of what it asked for it gives the input."""
+    asked = bool(message.attempt & 1)
+    if isinstance(message, protocol.Data):
+        return (message.stream == protocol.STDIN) == asked
+    if isinstance(message, protocol.Credit):
+        return (message.stream != protocol.STDIN) == asked
+    if isinstance(message, protocol.Close):
+        return asked or message.stream == protocol.STDIN
+    return True

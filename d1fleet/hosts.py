@@ -14,6 +14,7 @@ from .model import Host
 from .placement import HostState, Machine
 from .policy import Policy
 from .record import Record
+from .server.facts import machine_identity
 from .server.toolchain import fingerprint
 from .toolchains import Toolchains, Verdict
 from .tree import Tree, forget, prove
@@ -58,6 +59,8 @@ class Hosts:
         self._folders = [folder, *policy.trees]
         self._here = {device for device in map(_device, self._folders) if device is not None}
         """Devices of these folders."""
+        self._roots = {_mount_point(each): device for each in self._folders if (device := _device(each))}
+        """Where their file systems are mounted here, innermost first -> device."""
         self._trees: list[Tree] = []
         """Proofs of these folders that lie there now."""
         self._unchecked: dict[HostLink, set[int]] = {}
@@ -118,6 +121,35 @@ class Hosts:
             for link in self.links
             if link.placement is not None and device in self._devices.get(link, ())
         ]
+
+    def device_of(self, folder: bytes) -> int:
+        """The device of a folder that a host names, -1 when it is not on a tree that hosts share. Nothing is
+        looked up: a name from elsewhere must not make this machine mount or read anything.
+        """
+        if b".." in folder.split(b"/"):
+            return -1
+        for root, device in self._roots.items():
+            if folder == root or folder.startswith(root.rstrip(b"/") + b"/"):
+                return device
+        return -1
+
+    def elsewhere(self, link: HostLink, device: int) -> list[HostState]:
+        """Hosts that may take what a job on `link` asks for: on other machines, and not on this one, which
+        a host of the fleet shall not run commands on, unless that is this machine itself or is trusted.
+        """
+        if link.placement is None:
+            return []
+        hosts = [host for host in self.for_device(device) if host.machine is not link.placement.machine]
+        if self._policy.trust_hosts or _is_here(link.host):
+            return hosts
+        own = machine_identity()
+        return [
+            host for host in hosts if not _is_here(self.link_of(host).host) and self._identity(host) != own
+        ]
+
+    def _identity(self, host: HostState) -> str:
+        hello = self.link_of(host).hello
+        return hello.machine if hello is not None else ""
 
     def link_of(self, host: HostState) -> HostLink:
         return self.links[host.order]
@@ -390,6 +422,20 @@ def _kinds(hosts: Sequence[Host], policy: Policy) -> int:
 def _fingerprint(link: HostLink) -> str:
     """Of what compiles there; empty where nobody asked."""
     return fingerprint(link.hello.toolchain) if link.hello is not None else ""
+
+
+def _is_here(host: Host) -> bool:
+    """Do we know, not only from its own words, that this host is this very machine?"""
+    address = host.address or host.name
+    return host.transport == "local" or address.startswith("127.") or address in ("localhost", "::1")
+
+
+def _mount_point(folder: bytes) -> bytes:
+    """The root of the file system that a folder is on."""
+    device = _device(folder)
+    while folder != b"/" and _device(os.path.dirname(folder)) == device:
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def _device(folder: bytes) -> int | None:

@@ -1,4 +1,4 @@
-"""How a build's sub-makes come to the coordinator: the shim put in place, and the top make's environment.
+"""How a build's sub-makes come to us: the shim put in place, and the environment in which make meets it.
 
 No makefile is rewritten: the top make runs as `make` with a folder of shims first in PATH, so that `$(MAKE)`
 and a literal `make` in a recipe find the shim, and echoed commands read as they always do.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import pkgutil
 import platform
 import re
 import shutil
@@ -30,7 +31,10 @@ SYSTEM_FOLDERS = ("/usr/bin", "/bin", "/usr/local/bin")
 RUN_TIMEOUT_S = 60.0  # a guess, for a compiler or a make on a slow file server; both take 0.2 s at most
 LONGEST_INTERPRETER = 120  # Linux before 5.1 cuts a #! line at 127 bytes
 
-_SOURCES = Path(__file__).parent / "shim"
+
+def _source(name: str) -> bytes:
+    """A file of the folder `shim`; it may lie in an archive."""
+    return pkgutil.get_data("d1fleet", f"shim/{name}") or b""
 
 
 def install_shim(cache_dir: Path, target_dir: Path) -> Path:
@@ -152,10 +156,10 @@ def _key(*parts: bytes) -> str:
 
 def _compiled(cache_dir: Path) -> Path | None:
     """The C shim out of the cache, compiled if it is not there; None when that fails."""
-    source = _SOURCES / "shim.c"
+    source = _source("shim.c")
     # A home directory may be shared by machines that cannot run each other's programs.
     machine = f"{platform.machine()} {sys.maxsize.bit_length()} {' '.join(platform.libc_ver())}"
-    program = cache_dir / f"shim-{_key(source.read_bytes(), machine.encode())}"
+    program = cache_dir / f"shim-{_key(source, machine.encode())}"
     if _is_program(program):
         return program
     compiler = next(_compilers(), None)
@@ -164,9 +168,9 @@ def _compiled(cache_dir: Path) -> Path | None:
     with _new_file(program) as output:
         # Static saves the loader's time at every sub-make; not every machine has a static libc.
         for static in (["-static"], []):
-            command = [str(compiler), "-std=c11", "-O2", *static, "-o", str(output), str(source)]
+            command = [str(compiler), "-std=c11", "-O2", *static, "-o", str(output), "-xc", "-"]
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                ran = _run(command, PATH=f"{compiler.parent}:{os.defpath}")
+                ran = _run(command, source, PATH=f"{compiler.parent}:{os.defpath}")
                 if ran.returncode == 0 and _answers(output):
                     return output.rename(program)
     return None
@@ -177,11 +181,11 @@ def _compilers() -> Iterator[Path]:
     return (path for folder in folders for name in COMPILERS if _is_program(path := Path(folder, name)))
 
 
-def _run(command: list[str], **env: str) -> subprocess.CompletedProcess[bytes]:
+def _run(command: list[str], given: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         command,
         env={"LC_ALL": "C", **env},
-        stdin=subprocess.DEVNULL,
+        input=given,
         capture_output=True,
         timeout=RUN_TIMEOUT_S,
         check=False,
@@ -200,7 +204,7 @@ def _stand_in(cache_dir: Path) -> Path:
         raise ToolError(
             f"{python} cannot stand in a #! line", mend="install a C compiler, for a shim without Python"
         )
-    text = (_SOURCES / "standin.py").read_bytes().partition(b"\n")[2]
+    text = _source("standin.py").partition(b"\n")[2]
     text = b"#!" + os.fsencode(python) + b" -ISE\n" + text
     program = cache_dir / f"standin-{_key(text)}"
     if not _is_program(program):
@@ -225,7 +229,7 @@ def _place(program: Path, target: Path) -> None:
     """A hard link if both are on one file system; a make that runs there keeps its old file."""
     with _new_file(target) as new:
         try:
-            new.hardlink_to(program)
+            os.link(program, new)
         except OSError:
             shutil.copy2(program, new)
         new.replace(target)

@@ -19,8 +19,8 @@ from pathlib import Path
 from . import __version__
 from .errors import RuntimeFolderError
 from .fleet import Inventory
+from .folders import cache_folder
 from .hostvars import VARIABLES
-from .runtime import cache_folder
 
 _MOST_FILES = 5000
 """An inventory of more files is not remembered: to look at them all would take as long as to read them."""

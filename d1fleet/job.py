@@ -1,28 +1,18 @@
-"""One job: a sub-make that a shim asked for, with its streams and its tokens, until the shim has its
-answer.
-"""
+"""One job: a sub-make that was asked for, and its tokens, until whoever asked has the answer."""
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import errno
 import hashlib
 import os
-from collections.abc import Callable
 
 from . import makeflags, protocol, words
+from .askers import Asker
 from .environment import TravellingEnvironment
-from .errors import ProtocolError
 from .hostlink import HostLink
-from .jobserver import JobserverClient, TokenSource, Unlimited
-from .loop import Loop
-from .protocol import STDERR, STDIN, STDOUT
-from .shims import ShimConnection, ShimRequest
-from .streams import Sink, Source
-
-_CREDIT_STEP = protocol.STREAM_CREDIT // 4
-"""Bytes written after which the host gets credit for as many more."""
+from .jobserver import TokenSource
+from .protocol import STDERR
+from .shimstreams import grouped
 
 
 def _variable(block: bytes, name: bytes) -> bytes:
@@ -31,6 +21,11 @@ def _variable(block: bytes, name: bytes) -> bytes:
     if start == 0 and not block.startswith(name + b"="):
         return b""
     return block[start + len(name) + 1 : block.index(b"\0", start)]
+
+
+def flags_of(request: protocol.Ask) -> makeflags.Flags:
+    """The MAKEFLAGS that a request came with."""
+    return makeflags.parse(_variable(request.environment, b"MAKEFLAGS"))
 
 
 class Phase(enum.Enum):
@@ -43,7 +38,7 @@ class Phase(enum.Enum):
     WRITING = "writing"
     """Its make has ended; what that wrote is on its way."""
     OVER = "over"
-    """Its shim has its answer."""
+    """Whoever asked has the answer."""
 
 
 class Job:
@@ -51,15 +46,29 @@ class Job:
 
     Args:
         number: counts the jobs of the build from 1.
+        asker: who wants to have it run.
+        request: what to run.
+        device: of its folder, as seen on this machine; -1 when hosts do not share it.
         now: when it was asked for (seconds of the loop).
+        parent: the job on a host that it came from.
     """
 
     def __init__(
-        self, loop: Loop, number: int, shim: ShimConnection, request: ShimRequest, now: float
+        self,
+        number: int,
+        asker: Asker,
+        request: protocol.Ask,
+        device: int,
+        now: float,
+        parent: Job | None = None,
     ) -> None:
         self.number = number
-        self.shim = shim
+        self.asker = asker
         self.request = request
+        self.device = device
+        self.parent = parent
+        self.children: set[Job] = set()
+        """Jobs that came from this one and run elsewhere."""
         self.arguments = request.arguments
         self.asked_at = now
         self.placed_at = 0.0
@@ -75,28 +84,15 @@ class Job:
         """Slots of the machine that it takes for itself, its tokens not counted."""
         self.tokens = 0
         """Further tokens that its make has."""
+        self.credit = 0
+        """Slots of all these that are free for others, because recipes wait for its children."""
         self.recalls = 0
         self.candidates: tuple[tuple[str, float], ...] = ()
         self.refused: dict[str, str] = {}
         """Hosts that would not start it, and why."""
-        self._loop = loop
-        self._sinks: dict[int, Sink] = {}
-        self._unsent_credit = {STDOUT: 0, STDERR: 0}
-        self._ahead = {STDOUT: 0, STDERR: 0}
-        """Bytes that came and are not written yet."""
-        self._source: Source | None = None
-        self._token_source: TokenSource | None = None
-        self._lock_fd: int | None = None
-        self.flags = makeflags.parse(_variable(request.environment, b"MAKEFLAGS"))
-        self.device = self._device()
+        self.flags = flags_of(request)
         self.key = hashlib.blake2b(request.folder + b"\0" + request.argv, digest_size=16).digest()
         """The same for the same command in the same folder."""
-
-    def _device(self) -> int:
-        try:
-            return os.stat(self.request.folder).st_dev
-        except OSError:
-            return -1
 
     def stays_here(self) -> str | None:
         """Why make itself wants this one run where it was asked for, or None."""
@@ -124,29 +120,28 @@ class Job:
         argv0 = program if b"/" in self.arguments[0] else self.arguments[0] or program
         argv = [argv0, *makeargs, *self.arguments[1:]]
         given_jobs = makeflags.argv_jobs([argv0, *makeargs])
-        kind = makeflags.jobserver(self.flags, self.arguments, fds_open=request.jobserver is not None)
+        kind = makeflags.jobserver(self.flags, self.arguments, fds_open=request.jobserver)
         fds: list[int] = []
         tokens = False
         if given_jobs is None and kind is makeflags.Jobserver.CLIENT:
             fds, tokens = list(self.flags.fds or (3, 4)), True
-        elif kind is makeflags.Jobserver.OWN and request.jobserver is not None:
+        elif kind is makeflags.Jobserver.OWN and request.jobserver:
             fds = list(self.flags.fds or ())
-        stdin = 0 in request.fds and Source.forwards(request.fds[0])
         return protocol.Run(
             attempt=attempt,
             job=self.number,
             umask=request.umask,
             ignored=request.ignored,
             limits=request.limits,
-            streams=sum(1 << number for number in request.fds),
+            streams=request.streams,
             same=request.same,
-            stdin=stdin,
+            stdin=request.stdin,
             jobserver=fds,
             tokens=tokens,
             fifo=self.flags.fifo is not None,
             keep_auth=given_jobs is None,
             weight=self.weight(makeargs),
-            grouped=self._grouped(),
+            grouped=grouped(self.flags),
             program=os.fsdecode(program),
             folder=request.folder,
             argv=protocol.pack_block(argv),
@@ -160,37 +155,30 @@ class Job:
             return 1
         return min(own, 1 << 16) if own > 0 else 1 << 16
 
-    def _grouped(self) -> bool:
-        return self.flags.output_sync in (b"line", b"target")
-
-    def placed(self, link: HostLink, run: protocol.Run) -> None:
+    def placed(self, link: HostLink, attempt: int, now: float) -> None:
         """It has been sent to a host."""
         self.link = link
-        self.attempt = run.attempt
+        self.attempt = attempt
         self.phase = Phase.RUNNING
-        self.placed_at = self._loop.now()
-        if run.stdin:
-            self._source = Source(
-                self._loop,
-                self.request.fds[0],
-                lambda data: link.send(protocol.Data(self.attempt, STDIN, False, data)),
-                lambda: link.send(protocol.Close(self.attempt, STDIN)),
-            )
-            self._source.start()
+        self.placed_at = now
+        self.asker.placed(attempt, self.request.stdin, link.send)
 
     def unplace(self) -> None:
         """Its host has not started it: as if it had never been sent."""
-        if self._source is not None:
-            self._source.close()
-            self._source = None
+        self.asker.unplaced()
         self.phase = Phase.WAITING
         self.link = None
         self.candidates = ()
 
-    def discard_output(self) -> None:
-        """Nobody shall wait any longer for its output to be taken."""
-        for sink in list(self._sinks.values()):
-            sink.discard()
+    def abandon(self) -> None:
+        """Nobody waits for its answer, nor for what it writes from now on."""
+        self.abandoned = True
+        self.asker.mute()
+
+    @property
+    def used_slots(self) -> int:
+        """Slots that it takes on its machine now."""
+        return self.taken_slots + self.tokens - self.credit
 
     @property
     def host_is_there(self) -> bool:
@@ -202,114 +190,7 @@ class Job:
         if self.link is not None:
             self.link.send(message)
 
-    # -- streams ------------------------------------------------------------------------------------
-
-    def output(self, message: protocol.Data) -> None:
-        """Write what the make wrote."""
-        number = message.stream
-        if number not in (STDOUT, STDERR):
-            return
-        self._ahead[number] += len(message.data)
-        if self._ahead[number] > protocol.STREAM_CREDIT:
-            raise ProtocolError(f"its server sent {self._ahead[number]} bytes of output without credit")
-        sink = self._sinks.get(number) or self._open_sink(number)
-        if sink is None:
-            return
-        sink.write(message.data, message.group_end or not self._grouped())
-
-    def _open_sink(self, number: int) -> Sink | None:
-        fd = self.request.fds.get(number)
-        link = self.link
-        if fd is None or link is None or self.abandoned:
-            return None
-
-        def written(amount: int) -> None:
-            self._ahead[number] -= amount
-            self._unsent_credit[number] += amount
-            if self._unsent_credit[number] >= _CREDIT_STEP:
-                link.send(protocol.Credit(self.attempt, number, self._unsent_credit[number]))
-                self._unsent_credit[number] = 0
-
-        def broken() -> None:
-            link.send(protocol.Close(self.attempt, number))
-
-        sink = Sink(self._loop, fd, written, broken, self._output_lock() if self._grouped() else None)
-        self._sinks[number] = sink
-        return sink
-
-    def _output_lock(self) -> int | None:
-        """What the top make locks while it writes a group: a file of its own (4.4), or its stdout (4.3)."""
-        if self._lock_fd is None:
-            mutex = (self.flags.arguments.values(b"sync-mutex") or [None])[-1]
-            if mutex and mutex.startswith(b"fnm:"):
-                with contextlib.suppress(OSError):
-                    self._lock_fd = os.open(mutex[4:], os.O_RDWR | os.O_CLOEXEC)
-            elif 1 in self.request.fds:
-                self._lock_fd = os.dup(self.request.fds[1])
-        return self._lock_fd
-
-    @property
-    def lost_output(self) -> int:
-        """errno why output of its make did not get where it should, 0 when it did. That nobody reads it any
-        more is make's business: it, or its recipe, has got EPIPE.
-        """
-        return next((sink.failed for sink in self._sinks.values() if sink.failed not in (0, errno.EPIPE)), 0)
-
-    def stdin_used(self, amount: int) -> None:
-        if self._source is not None:
-            self._source.used(amount)
-
-    def when_written(self, done: Callable[[], None]) -> None:
-        """Call `done` once all output has gone out."""
-        waiting = [sink for sink in self._sinks.values() if not sink.empty]
-        if not waiting:
-            done()
-            return
-        left = len(waiting)
-
-        def one() -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                done()
-
-        for sink in waiting:
-            sink.on_empty = one
-
-    # -- tokens -------------------------------------------------------------------------------------
-
     @property
     def token_source(self) -> TokenSource | None:
         """Where its further tokens come from; None where it has no jobserver."""
-        if self._token_source is None:
-            try:
-                if self.request.jobserver is not None:
-                    self._token_source = JobserverClient.of_pipe(self._loop, *self.request.jobserver)
-                elif self.flags.fifo is not None:
-                    path = os.fsdecode(self.flags.fifo)
-                    self._token_source = JobserverClient(self._loop, path, path)
-                elif self.flags.jobs == 0:
-                    self._token_source = Unlimited()
-            except OSError:
-                return None
-        return self._token_source
-
-    # -- the end ------------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Give everything back: before the shim has its answer, for the make above waits for our
-        descriptors. Harmless the second time.
-        """
-        if self._source is not None:
-            self._source.close()
-            self._source = None
-        for sink in self._sinks.values():
-            sink.close()
-        self._sinks.clear()
-        if self._token_source is not None:
-            self._token_source.close()
-            self._token_source = None
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
-        self.request.close()
+        return self.asker.token_source if self.phase is not Phase.OVER else None

@@ -29,6 +29,8 @@ class Policy:
     """Further folders that hosts share, beside the build's own."""
     proofs: str = ""
     """File that keeps the names of the files by which hosts prove their trees; empty keeps none."""
+    trust_hosts: bool = False
+    """What a job on a host asks for may run on this machine too."""
     local_goals: Sequence[str] = LOCAL_GOALS
     local_slots: int = 1
     """Sub-makes at once here when no host can take them."""

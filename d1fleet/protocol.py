@@ -4,7 +4,7 @@ PROTOCOL.md beside this file is the document; a test holds the two against each 
 
 A frame is a header (`!IBI`: payload length, kind, attempt) and a payload. Control fields are one JSON
 object. What need not be UTF-8 (arguments, environment, folders, output) travels as raw bytes behind it.
-Attempts opened by the coordinator have even numbers, those opened by a server odd ones, 0 is the
+Attempts, which the coordinator opens, have even numbers; requests of a server, odd ones; 0 is the
 connection itself.
 """
 
@@ -19,7 +19,7 @@ from typing import Any, ClassVar, TypeVar
 
 from .errors import ProtocolError
 
-VERSION = 1
+VERSION = 2
 
 HEADER = struct.Struct("!IBI")
 
@@ -66,6 +66,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _DECODER = json.JSONDecoder()
 _MOST_PARTS, _LONGEST_NAME, _LONGEST_TEXT = 64, 100, 400
 """Of a toolchain's parts, names and texts; server/toolchain.py has the same."""
+
+SHIM_PLACE = b"%d1fleet-shim%"
+"""Stands in a PATH that travels where the folder of shims stood: each machine has its own."""
 
 _MANY = 1 << 16
 """Above any count of slots, tokens or descriptors."""
@@ -384,16 +387,14 @@ class Gone(Message):
 # -- attempts ------------------------------------------------------------------------------------
 
 
-@_message(20, "either")
+@_message(20, "coordinator")
 @dataclass
 class Run(Message):
-    """Run a sub-make. A server sends it for one that was started by a job on its host."""
+    """Run a sub-make."""
 
     job: int = 0
     epoch: int = 0
     """Counts the attempts of one job; frames of older epochs are refused."""
-    parent: int = 0
-    """Attempt that this job came from, 0 for the coordinator's own make."""
     umask: int = 0o022
     ignored: int = 0
     """Mask of ignored signals, bit n-1 for signal n."""
@@ -488,6 +489,63 @@ class Cancel(Message):
     """With SIGKILL at once, no ladder."""
 
 
+@_message(24, "server")
+@dataclass
+class Ask(Message):
+    """A job on this host has called make: where shall that run? Opens a request with an odd number."""
+
+    parent: int = 0
+    """Attempt that it came from."""
+    umask: int = 0o022
+    ignored: int = 0
+    """Mask of ignored signals, bit n-1 for signal n."""
+    limits: list[int] = field(default_factory=list)
+    """Soft limits: RLIMIT_ number and value in turn; all 64 bits set means unlimited."""
+    streams: int = 7
+    """Open standard streams, bit n for descriptor n."""
+    same: bool = False
+    """stdout and stderr are one open file."""
+    stdin: bool = False
+    """Standard input is something that can be forwarded."""
+    jobserver: bool = False
+    """The pair of descriptors that its MAKEFLAGS names is open."""
+    hungry: bool = True
+    """The make that waits for it may have use for another token."""
+    folder: bytes = b""
+    argv: bytes = b""
+    """Arguments, NUL behind each."""
+    environment: bytes = b""
+    """NAME=value, NUL behind each."""
+    RAW = ("folder", "argv", "environment")
+
+    @property
+    def arguments(self) -> list[bytes]:
+        return unpack_block(self.argv)
+
+    def fault(self) -> str:
+        if len(self.limits) % 2 or max(self.limits[::2], default=0) >= 64:
+            return "limits are no pairs of RLIMIT_ number and value"
+        if self.umask > 0o777 or self.streams > 7 or not self.argv:
+            return "umask, streams or argv out of range"
+        if b"\0" in self.folder or self.folder[:1] != b"/":
+            return "folder is malformed"
+        return _block_fault("argv", self.argv) or _block_fault("environment", self.environment)
+
+
+@_message(25, "coordinator")
+@dataclass
+class Stay(Message):
+    """Answer to an Ask, and the end of that request: run it where it is, as part of the job it came from."""
+
+
+@_message(26, "coordinator")
+@dataclass
+class Placed(Message):
+    """First answer to an Ask: it runs on another host. Its streams follow, and an Exit ends it, or a Stay
+    when that host would not start it.
+    """
+
+
 @_message(30, "either")
 @dataclass
 class Data(Message):
@@ -537,12 +595,10 @@ class Close(Message):
         return "" if self.stream <= STDERR else "no such stream"
 
 
-@_message(33, "server")
+@_message(33, "either")
 @dataclass
 class StdinUsed(Message):
-    """The job has read `amount` more bytes of its standard input; what it did not read stays with the
-    coordinator.
-    """
+    """The job has read `amount` more bytes of its standard input; what it did not read stays where it is."""
 
     amount: int = 0
 
@@ -594,11 +650,11 @@ class Recall(Message):
         return "" if self.count < _MANY else "count out of range"
 
 
-@_message(44, "either")
+@_message(44, "server")
 @dataclass
 class Credited(Message):
-    """`count` recipes of the attempt's make wait for jobs placed elsewhere; their slots may be used
-    meanwhile.
+    """`count` slots of the attempt are free for others: as many of its recipes wait for jobs placed
+    elsewhere.
     """
 
     count: int = 0

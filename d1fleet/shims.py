@@ -1,4 +1,4 @@
-"""The coordinator's side of the shims: who asks, for what, and with which open files.
+"""The other side of the shims: who asks, for what, and with which open files.
 
 The layout of a request stands in shim/shim.c; all integers are big-endian.
 """
@@ -14,10 +14,10 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from . import words
 from .errors import ProtocolError, RuntimeFolderError
 from .loop import Loop
-from .protocol import MAX_PAYLOAD, unpack_block
+from .protocol import MAX_PAYLOAD, Ask, unpack_block
+from .streams import Source
 
 _MAGIC = b"D1S1"
 _FIXED = struct.Struct("!4sIIQI")
@@ -53,6 +53,21 @@ class ShimRequest:
     @property
     def arguments(self) -> list[bytes]:
         return unpack_block(self.argv)
+
+    def ask(self) -> Ask:
+        """The request without its descriptors."""
+        return Ask(
+            umask=self.umask,
+            ignored=self.ignored,
+            limits=self.limits,
+            streams=sum(1 << number for number in self.fds),
+            same=self.same,
+            stdin=0 in self.fds and Source.forwards(self.fds[0]),
+            jobserver=self.jobserver is not None,
+            folder=self.folder,
+            argv=self.argv,
+            environment=self.environment,
+        )
 
     def close(self) -> None:
         """Close all descriptors that came with the request."""
@@ -92,7 +107,7 @@ def parse_request(body: bytes, fds: list[int]) -> ShimRequest:
     if len(fds) != len(numbers) + (2 if flags & _JOBSERVER else 0):
         raise ProtocolError("a shim's descriptors got lost")
     request = ShimRequest(argv, folder, environment, umask, ignored, limits, bool(flags & _SAME))
-    request.fds = dict(zip(numbers, fds, strict=False))
+    request.fds = {number: fds[index] for index, number in enumerate(numbers)}
     if flags & _JOBSERVER:
         request.jobserver = (fds[-2], fds[-1])
     return request
@@ -105,6 +120,7 @@ class ShimConnection:
         on_request: called with the request once it is complete.
         on_signal: called with each signal that the shim passes on.
         on_gone: called once when the shim has gone before our reply (killed, most of the time).
+        complain: told why a request cannot be taken up.
     """
 
     def __init__(
@@ -115,6 +131,7 @@ class ShimConnection:
         on_request: Callable[[ShimConnection, ShimRequest], None],
         on_signal: Callable[[int], None],
         on_gone: Callable[[], None],
+        complain: Callable[[str], None],
     ) -> None:
         self.pid = pid
         self.on_signal = on_signal
@@ -122,6 +139,7 @@ class ShimConnection:
         self._loop = loop
         self._socket = sock
         self._on_request = on_request
+        self._complain = complain
         self._buffer = bytearray()
         self._fds: list[int] = []
         self._asked = False
@@ -161,7 +179,7 @@ class ShimConnection:
         size = int.from_bytes(self._buffer[:4], "big")
         if size > MAX_PAYLOAD or flags & socket.MSG_CTRUNC:
             reason = "too many open files (ulimit -n)" if flags & socket.MSG_CTRUNC else "it is too long"
-            words.say(f"a sub-make cannot be taken up: {reason}")
+            self._complain(f"a sub-make cannot be taken up: {reason}")
             self.reply(INFRASTRUCTURE, ProtocolError.exit_code)
             return
         if len(self._buffer) >= 4 + size:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from . import protocol
 from .job import Job, Phase
+from .placement import Machine
 
 
 class TokenDesk:
@@ -46,11 +47,29 @@ class TokenDesk:
         job.recalls = max(0, job.recalls - count)
         if job.link is not None and job.link.placement is not None:
             job.link.placement.machine.used -= count
+        self.credited(job, min(job.credit, job.taken_slots + job.tokens))
         if count and job.token_source is not None:
             job.token_source.give(count)
 
+    def credited(self, job: Job, count: int) -> None:
+        """`count` of the job's slots are free: its recipes wait for jobs elsewhere. They may all want them
+        back at once: then the machine bears more than it has slots, and takes nothing until that is over.
+        """
+        count = min(count, job.taken_slots + job.tokens)
+        if job.link is not None and job.link.placement is not None:
+            job.link.placement.machine.used -= count - job.credit
+            job.credit = count
+
+    def wants_on(self, machine: Machine) -> bool:
+        """Could a make on the machine use a token for which it has no slot?"""
+        return any(
+            job.link is not None and job.link.placement is not None and job.link.placement.machine is machine
+            for job in self._wanting
+        )
+
     def ended(self, job: Job) -> None:
         """The job's make is gone: all that it had is free."""
+        self.credited(job, 0)
         self.returned(job, job.tokens)
         if job in self._wanting:
             self._wanting.remove(job)

@@ -55,6 +55,11 @@ class Account:
         """When each token came, oldest first."""
 
     @property
+    def hungry(self) -> bool:
+        """May the make have use for another token? Not when it left the last offer alone."""
+        return self._pause_s <= PATIENCE_S
+
+    @property
     def total(self) -> int:
         """All tokens that this make keeps from others."""
         return self.spare + self.offered + self.held

@@ -15,6 +15,7 @@ from .output import OutputPipe
 from .process import unread
 
 if TYPE_CHECKING:
+    from .asked import Asked
     from .main import Server
 
 _STDIN_POLL_S = 0.01
@@ -33,8 +34,12 @@ class Attempt:
         self.server = server
         self.run = run
         self.id = run.attempt
-        self.slots: list[int] = []
+        self.slots = 0
         """Slots of the machine held for the make itself; those of its tokens are held by `tokens`."""
+        self.asked: set[Asked] = set()
+        """What its processes have called and wait for."""
+        self._credit = 0
+        """Slots of its that are lent: as many recipes wait for jobs on other hosts."""
         self.supervisor: supervisor.Supervisor | None = None
         self.left = False
         self.cancelled = False
@@ -142,7 +147,7 @@ class Attempt:
             pipe.started(lock)
         self._feed()
         if self._channel is not None and self.run.tokens:
-            self.tokens = MakeTokens(self.server, self.id, self._channel)
+            self.tokens = MakeTokens(self.server, self.id, self._channel, self.children_changed)
 
     def refuse(self, kind: str, text: str) -> None:
         """End without having run."""
@@ -195,6 +200,37 @@ class Attempt:
         self._report_stdin()
         self.close()
         self.server.attempt_ended(self, message)
+
+    # -- what it calls itself -----------------------------------------------------------------------
+
+    @property
+    def hungry(self) -> bool:
+        """May its make have use for another token?"""
+        return self.tokens is not None and self.tokens.hungry
+
+    def children_changed(self) -> None:
+        """Lend the slots of recipes that wait for jobs elsewhere. One recipe can wait for several jobs, so
+        never more than the make has recipes.
+        """
+        recipes = self.slots + (self.tokens.held if self.tokens is not None else 0)
+        credit = min(sum(asked.placed for asked in self.asked), recipes)
+        if credit == self._credit:
+            return
+        before, self._credit = self._credit, credit
+        for _ in range(before - credit):
+            self.server.reclaim_slot()
+        for _ in range(credit - before):
+            self.server.give_slot()
+        if self._exit is None:
+            self.server.send(protocol.Credited(self.id, credit))
+
+    def is_foreign(self, pair: tuple[int, int] | None, fifo: bytes | None) -> bool:
+        """Is a jobserver, given as its descriptors or its fifo, another one than that of this attempt?"""
+        channel = self._channel
+        if pair is not None:
+            ours = (channel.make_read, channel.make_write) if isinstance(channel, TokenPipes) else ()
+            return not ours or not all(map(os.path.sameopenfile, pair, ours))
+        return fifo is not None and not (isinstance(channel, TokenFifo) and os.fsencode(channel.path) == fifo)
 
     # -- streams ------------------------------------------------------------------------------------
 
@@ -291,6 +327,9 @@ class Attempt:
 
     def close(self) -> None:
         """Give back descriptors and slots."""
+        for _ in range(self._credit):
+            self.server.reclaim_slot()
+        self._credit = 0
         if self.tokens is not None:
             self.tokens.close()
         elif self._channel is not None:
@@ -303,6 +342,6 @@ class Attempt:
             os.close(self._lock_fd)
             self._lock_fd = None
         self._close_stdin()
-        for slot in self.slots:
-            self.server.give_slot(slot)
-        self.slots.clear()
+        for _ in range(self.slots):
+            self.server.give_slot()
+        self.slots = 0

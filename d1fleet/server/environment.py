@@ -10,8 +10,9 @@ import subprocess
 import sys
 
 from ..errors import UnfitError
+from ..interpose import MARKER
 from ..makeflags import clean_environment
-from ..protocol import Run, unpack_block
+from ..protocol import SHIM_PLACE, Run, pack_block, unpack_block
 
 Environment = dict[bytes, bytes]
 
@@ -90,6 +91,8 @@ class HostEnvironment:
     """
 
     def __init__(self, setup: str, build_environment: bytes) -> None:
+        self.shims: Environment = {}
+        """What lets the makes of a job meet our shim, D1FLEET_SHIM its folder; empty where there is none."""
         self._build = parse(build_environment)
         self._changed: dict[bytes, bytes | None] = {}
         self._last: tuple[tuple[object, ...], Environment] = ((), {})
@@ -112,7 +115,37 @@ class HostEnvironment:
         folder = environment.get(b"TMPDIR")
         if folder is not None and not os.path.isdir(folder):
             del environment[b"TMPDIR"]
+        path = environment.get(b"PATH")
+        if path is not None and SHIM_PLACE in path:
+            place = self.shims.get(b"D1FLEET_SHIM")
+            folders = [place if folder == SHIM_PLACE else folder for folder in path.split(b":")]
+            environment[b"PATH"] = b":".join(folder for folder in folders if folder is not None)
         return environment
+
+    def outgoing(self, block: bytes) -> bytes:
+        """The environment of a process on this host, as any other host may have it: without what is this
+        host's own.
+        """
+        place = self.shims.get(b"D1FLEET_SHIM")
+        items = []
+        for item in unpack_block(block):
+            name, _, value = item.partition(b"=")
+            if name.startswith(b"D1FLEET_"):
+                continue
+            if name == b"PATH" and place is not None:
+                folders = [SHIM_PLACE if folder == place else folder for folder in value.split(b":")]
+                item = b"PATH=" + b":".join(folders)
+            elif name in self._changed and value == self._changed[name]:
+                if name not in self._build:
+                    continue
+                item = name + b"=" + self._build[name]
+            items.append(item)
+        items += [
+            name + b"=" + self._build[name]
+            for name, value in self._changed.items()
+            if value is None and name in self._build and not any(i.startswith(name + b"=") for i in items)
+        ]
+        return pack_block(items)
 
     def for_job(self, run: Run, sync_mutex: bytes | None = None, fifo: str | None = None) -> Environment:
         """The environment of a job; mostly that of the job before it."""
@@ -125,9 +158,10 @@ class HostEnvironment:
                 keep_auth=run.keep_auth,
                 sync_mutex=sync_mutex,
             )
-            environment[b"D1FLEET_JOB"] = b"1"  # a d1fleet build in it knows that it is a job
+            environment.update(self.shims)
             self._last = (key, environment)
-        return self._last[1]
+        # A d1fleet build in it knows that it is a job, and a shim says which one it came from.
+        return {**self._last[1], b"D1FLEET_JOB": b"%d" % run.attempt}
 
 
 class ProgramFinder:
@@ -142,6 +176,8 @@ class ProgramFinder:
         if key not in self._found:
             for folder in path.split(b":"):
                 candidate = os.path.join(folder or b".", name)
+                if os.path.exists(os.path.join(folder, os.fsencode(MARKER))):
+                    continue  # a folder of shims
                 if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
                     self._found[key] = candidate
                     break

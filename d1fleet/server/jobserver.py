@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Callable
 from typing import Protocol
 
 from .. import protocol
@@ -25,8 +26,8 @@ class Host(Protocol):
     loop: Loop
 
     def send(self, message: protocol.Message) -> None: ...
-    def take_slot(self) -> int | None: ...
-    def give_slot(self, slot: int) -> None: ...
+    def take_slot(self) -> bool: ...
+    def give_slot(self) -> None: ...
 
 
 class TokenPipes:
@@ -98,17 +99,32 @@ class MakeTokens:
     Args:
         attempt: whose make it is.
         channel: how the make gets at its tokens.
+        on_held: called when the number of tokens that the make has taken is another.
     """
 
-    def __init__(self, host: Host, attempt: int, channel: TokenPipes | TokenFifo) -> None:
+    def __init__(
+        self, host: Host, attempt: int, channel: TokenPipes | TokenFifo, on_held: Callable[[], None]
+    ) -> None:
         self._host = host
         self._attempt = attempt
         self._loop = host.loop
         self.channel = channel
         self._account = Account(self._loop.now())
-        self._slots: list[int] = []
+        self._on_held = on_held
+        self._slots = 0
+        """Slots of the machine that its tokens take."""
         if isinstance(channel, TokenPipes):
             self._loop.on_read(channel.return_fd, self._returned)
+
+    @property
+    def held(self) -> int:
+        """Tokens that the make has taken."""
+        return self._account.held
+
+    @property
+    def hungry(self) -> bool:
+        """May the make have use for another token?"""
+        return self._account.hungry
 
     def granted(self, count: int) -> None:
         """The coordinator gave tokens."""
@@ -134,7 +150,7 @@ class MakeTokens:
             fifo.offer()  # as good as unread
             found -= 1
         elif account.offered:
-            self._act(account.taken(self._loop.now()))
+            self._take()
         if found:
             self._released(found)
 
@@ -146,10 +162,9 @@ class MakeTokens:
             elif verb == "return":
                 self._host.send(protocol.Return(self._attempt, count))
             elif verb == "offer":
-                slot = self._host.take_slot()
-                if slot is None:
+                if not self._host.take_slot():
                     continue  # tried again with the next tick
-                self._slots.append(slot)
+                self._slots += 1
                 self.channel.offer()
                 account.offer_made(self._loop.now())
                 if isinstance(self.channel, TokenPipes):
@@ -165,7 +180,11 @@ class MakeTokens:
         # The event may be of an offer before this one: what counts is whether this one still lies there.
         if isinstance(pipes, TokenPipes) and self._account.offered and not unread(pipes.make_read):
             self._loop.on_write(pipes.offer_fd, None)
-            self._act(self._account.taken(self._loop.now()))
+            self._take()
+
+    def _take(self) -> None:
+        self._act(self._account.taken(self._loop.now()))
+        self._on_held()
 
     def _returned(self) -> None:
         pipes = self.channel
@@ -182,10 +201,12 @@ class MakeTokens:
         count = min(count, self._account.held)  # a recipe may write what it never read; it earns nothing
         self._give_slots(count)
         self._act(self._account.released(count, self._loop.now()))
+        self._on_held()
 
     def _give_slots(self, count: int) -> None:
-        for _ in range(min(count, len(self._slots))):
-            self._host.give_slot(self._slots.pop())
+        for _ in range(min(count, self._slots)):
+            self._slots -= 1
+            self._host.give_slot()
 
     def close(self) -> None:
         """The make has ended: what it had is free, whatever became of it."""
@@ -193,4 +214,4 @@ class MakeTokens:
             self._loop.forget(self.channel.offer_fd)
             self._loop.forget(self.channel.return_fd)
         self.channel.close()
-        self._give_slots(len(self._slots))
+        self._give_slots(self._slots)

@@ -19,12 +19,14 @@ from ..loop import Loop
 from ..stream import FdStream
 from . import facts, process, supervisor, toolchain
 from .attempt import Attempt
+from .door import Door
 from .enrolled import enrolled
 from .environment import Environment, HostEnvironment, ProgramFinder
 from .jobserver import TOKEN_TICK_S, TokenFifo, TokenPipes
 from .lease import Lease
 from .load import LoadMeter, usable_cpus
 from .pool import SupervisorPool
+from .slotpool import SlotPool
 from .slots import SlotLocks
 
 CAPABILITIES = ["stdin", "groups", "tokens"]
@@ -58,11 +60,12 @@ class Server:
         self._welcome: protocol.Welcome | None = None
         self._environment: HostEnvironment | None = None
         self._lease: Lease | None = None
-        self._slots: SlotLocks | None = None
+        self._slots: SlotPool | None = None
         self._meter = LoadMeter()
         self._attempts: dict[int, Attempt] = {}
         self._waiting: deque[Attempt] = deque()
-        self.supervisors = SupervisorPool(loop, self._complain, self._supervisor_died)
+        self._door: Door | None = None
+        self.supervisors = SupervisorPool(loop, self.complain, self._supervisor_died)
         self._tree_devices: set[int] = set()
         self.output_lock: int | None = None
         """Since 4.4, makes with output sync lock a file that they are told; before, their stdout itself."""
@@ -95,11 +98,12 @@ class Server:
             for message in self._decoder.feed(data):
                 self._handle(message)
         except ProtocolError as error:
-            self._complain(f"the coordinator sent what the protocol does not allow: {error}")
+            self.complain(f"the coordinator sent what the protocol does not allow: {error}")
             self.exit_code = error.exit_code
             self._connection_ended()
 
-    def _complain(self, text: str) -> None:
+    def complain(self, text: str) -> None:
+        """Say something to whoever reads the coordinator's log of this host."""
         with contextlib.suppress(OSError):
             os.write(2, f"d1fleet server: {text}\n".encode("utf-8", "backslashreplace"))
 
@@ -118,6 +122,10 @@ class Server:
             return
         if self._welcome is None:
             raise ProtocolError(f"{type(message).__name__} before Welcome")
+        if message.attempt & 1:
+            if self._door is not None:
+                self._door.handle(message)
+            return
         attempt = self._attempts.get(message.attempt)
         if isinstance(message, protocol.Run):
             self._on_run(message)
@@ -202,7 +210,8 @@ class Server:
             places = toolchain.places(record.tools, environ)
         cpus = usable_cpus()
         count = welcome.slots or cpus
-        self._slots = SlotLocks(slots_directory(), count)
+        self._slots = SlotPool(SlotLocks(slots_directory(), count))
+        self._open_door(self._environment)
         self._lease = Lease(welcome.lease_s, self.loop.now())
         self.supervisors.prepare()
         self.supervisors.keep_until(self._lease.until)
@@ -221,6 +230,16 @@ class Server:
             project_toolchain=record.parts,
             record_fault=record.fault,
         )
+
+    def _open_door(self, environment: HostEnvironment) -> None:
+        """Let jobs ask where the makes that they call shall run; without it those stay here."""
+        try:
+            self._door = Door(self.loop, self.send, self.complain, self._attempts)
+        except D1fleetError as error:
+            self.complain(f"sub-makes of jobs stay on this host: {error}")
+            return
+        self._door.outgoing = environment.outgoing
+        environment.shims = self._door.variables
 
     def _on_check_tree(self, message: protocol.CheckTree) -> None:
         reason = facts.tree_difference(message.folder, message.nonce, message.content)
@@ -254,15 +273,21 @@ class Server:
 
     # -- slots and attempts -----------------------------------------------------------------------------
 
-    def take_slot(self) -> int | None:
+    def take_slot(self) -> bool:
         """A slot for a further recipe of a make; attempts that wait come first."""
-        return self._slots.take() if self._slots is not None and not self._waiting else None
+        return self._slots is not None and not self._waiting and self._slots.take()
 
-    def give_slot(self, slot: int) -> None:
+    def give_slot(self) -> None:
+        """A slot comes back, or its recipe waits for a job elsewhere."""
         if self._slots is not None:
-            self._slots.give(slot)
+            self._slots.give()
         if self._waiting:
             self._start_waiting()
+
+    def reclaim_slot(self) -> None:
+        """A recipe that waited for a job elsewhere goes on."""
+        if self._slots is not None:
+            self._slots.reclaim()
 
     def _on_run(self, run: protocol.Run) -> None:
         if run.attempt in self._attempts:
@@ -280,28 +305,29 @@ class Server:
         slots = self._slots
         while self._waiting and slots is not None:
             attempt = self._waiting[0]
-            weight = max(1, min(attempt.run.weight, slots.count))
-            while len(attempt.slots) < weight:
-                slot = slots.take()
-                if slot is None:
+            locks = slots.locks
+            weight = max(1, min(attempt.run.weight, locks.count))
+            while attempt.slots < weight:
+                if not slots.take():
                     # All or none: two builds that each hold half of what they need would wait for ever. One
                     # of all on this host may gather them, or smaller jobs would pass it by for ever.
                     turn_s = attempt.waited_s % _GATHER_EACH_S
-                    gathers = weight > 1 and _GATHER_AFTER_S < turn_s < _GATHER_EACH_S / 2 and slots.gather()
+                    gathers = weight > 1 and _GATHER_AFTER_S < turn_s < _GATHER_EACH_S / 2 and locks.gather()
                     if not gathers:
-                        slots.end_gathering()
+                        locks.end_gathering()
                     while attempt.slots and not gathers:
-                        slots.give(attempt.slots.pop())
-                    slots.want(True)
+                        attempt.slots -= 1
+                        slots.give()
+                    locks.want(True)
                     if not self._retrying:
                         self._retrying = True
                         self.loop.call_later(_SLOT_RETRY_S * random.uniform(0.5, 1.5), self._retry_waiting)
                     return
-                attempt.slots.append(slot)
+                attempt.slots += 1
             self._waiting.popleft()
-            slots.end_gathering()
+            locks.end_gathering()
             if not self._waiting:
-                slots.want(False)
+                locks.want(False)
             attempt.start()
             if attempt.tokens is not None and not self._ticking:
                 self._ticking = True
@@ -313,6 +339,8 @@ class Server:
 
     def _tick(self) -> None:
         tokens = [attempt.tokens for attempt in self._attempts.values() if attempt.tokens is not None]
+        if self._slots is not None:
+            self._slots.settle()
         for each in tokens:
             each.tick()
         self._ticking = bool(tokens)
@@ -327,7 +355,7 @@ class Server:
         if attempt in self._waiting:
             self._waiting.remove(attempt)
             if self._slots is not None:
-                self._slots.end_gathering()
+                self._slots.locks.end_gathering()
         self.send(message)
         if attempt.supervisor is not None:
             if attempt.cancelled and attempt.left:
@@ -402,7 +430,7 @@ class Server:
             self.send(protocol.FencedLate(attempts=fenced, late_s=round(late_s, 3)))
         for attempt in list(self._attempts.values()):
             attempt.refuse(protocol.FENCED, "the lease ran out: no word from the coordinator")
-        self._complain("the lease ran out: everything of this build was killed")
+        self.complain("the lease ran out: everything of this build was killed")
         self._end_build(kill=True)
 
     # -- the end --------------------------------------------------------------------------------------------
@@ -451,6 +479,9 @@ class Server:
             else:
                 self.loop.stop()
 
+        if self._door is not None:
+            self._door.close()
+            self._door = None
         leave()
 
 

@@ -42,15 +42,21 @@ _MODULES = (
     "__init__",
     "errors",
     "folders",
+    "interpose",
     "locks",
     "loop",
     "makeargs",
     "makeflags",
     "model",
     "protocol",
+    "shims",
+    "shimstreams",
     "stream",
+    "streams",
     "tokens",
 )
+
+_SHIM = ("__init__.py", "shim.c", "standin.py")
 
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+][A-Za-z0-9_./+-]*\Z")
 
@@ -83,6 +89,8 @@ def server_archive() -> bytes:
     for item in sorted(package.joinpath("server").iterdir(), key=lambda item: item.name):
         if item.name.endswith(".py"):
             files.append((f"d1fleet/server/{item.name}", item.read_bytes()))
+    for name in _SHIM:
+        files.append((f"d1fleet/shim/{name}", package.joinpath("shim", name).read_bytes()))
     memory = io.BytesIO()
     with zipfile.ZipFile(memory, "w", zipfile.ZIP_STORED) as archive:
         for name, data in files:

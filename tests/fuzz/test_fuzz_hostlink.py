@@ -239,7 +239,7 @@ def test_what_the_protocol_does_not_allow(data: bytes) -> None:
 
 def test_another_version() -> None:
     watched = Watched()
-    watched.channel.say(GREETING + b"have\n" + encode(protocol.Hello(version=2)))
+    watched.channel.say(GREETING + b"have\n" + encode(protocol.Hello(version=1)))
     watched.finish()
     assert type(watched.link.error) is UnfitError
     assert watched.told == ["failed"]

@@ -125,7 +125,9 @@ class Talk:
         self.requests: list[ShimRequest] = []
         self.signals: list[int] = []
         self.gone = 0
-        self.connection = ShimConnection(self.loop, ours, 1, self._asked, self.signals.append, self._gone)
+        self.connection = ShimConnection(
+            self.loop, ours, 1, self._asked, self.signals.append, self._gone, lambda _: None
+        )
 
     def _asked(self, _: ShimConnection, request: ShimRequest) -> None:
         self.requests.append(request)

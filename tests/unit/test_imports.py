@@ -17,13 +17,17 @@ FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "shim" / "s
 ON_HOSTS = {
     "errors",
     "folders",
+    "interpose",
     "locks",
     "loop",
     "makeargs",
     "makeflags",
     "model",
     "protocol",
+    "shims",
+    "shimstreams",
     "stream",
+    "streams",
     "tokens",
 }
 """What the server may use of the rest; transport/launcher.py ships exactly these."""
@@ -51,14 +55,15 @@ IO_MODULES = {
 LAYERS = [
     "errors model makeargs locks tokens server.lease words inherited sshargs",
     "protocol makeflags loop folders placement rules hostspec hostvars",
-    "stream streams environment jobserver shims tree runtime interpose record policy fleet trust",
+    "stream streams environment jobserver tree runtime interpose record policy fleet trust",
+    "shims shimstreams",
     "inventory_cache inventory setting_values settings",
     "transport transport.base transport.launcher transport.pack transport.pipes transport.local",
     "transport.keyfile transport.sshneeds transport.sshconfig transport.sshterms",
     "transport.openssherrors",
     "transport.ssherrors transport.sshkeys transport.sshchannel transport.ssh transport.openssh",
     "hostlink toolchains",
-    "hosts job connect",
+    "hosts askers job connect",
     "tokendesk fallback",
     "coordinator",
     "front summary build",
@@ -199,12 +204,14 @@ def test_imports_point_one_way() -> None:
 
 
 def test_what_the_coordinators_side_uses_of_the_server() -> None:
-    """Its process control is Linux's, not the server's; toolchains are compared here and described there."""
+    """Process control and a machine's identity are Linux's, not the server's; toolchains are compared here
+    and described there.
+    """
     for name in IMPORTS:
         if name.startswith("server") or name == "transport.bootstrap":
             continue
         used = {used for used in _ours(name) if used.startswith("server")}
-        assert used <= {"server.process", "server.toolchain"}, name
+        assert used <= {"server.process", "server.toolchain", "server.facts"}, name
 
 
 def test_nothing_imports_the_command_line_or_the_registry() -> None:

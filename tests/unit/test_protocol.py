@@ -62,6 +62,10 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "dict[str, str]": st.dictionaries(_TEXT.filter(bool), _TEXT, max_size=5),
     "bytes": st.binary(max_size=60),
 }
+_LIMITS = st.lists(st.tuples(st.integers(0, 63), _INTS), max_size=3).map(
+    lambda pairs: [number for pair in pairs for number in pair]
+)
+_ARGV = st.lists(_PATHS, min_size=1, max_size=5).map(protocol.pack_block)
 _RANGES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "Welcome": {
         "slots": _COUNTS,
@@ -73,15 +77,21 @@ _RANGES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "CheckTree": {"folder": _PATHS, "nonce": _PATHS},
     "Run": {
         "umask": st.integers(0, 0o777),
-        "limits": st.lists(st.tuples(st.integers(0, 63), _INTS), max_size=3).map(
-            lambda pairs: [number for pair in pairs for number in pair]
-        ),
+        "limits": _LIMITS,
         "streams": st.integers(0, 7),
         "jobserver": st.lists(st.integers(3, 65535), min_size=2, max_size=2, unique=True),
         "weight": _COUNTS,
         "program": st.sampled_from(["make", "gmake", "m\xe4ke"]),
         "folder": _PATHS,
-        "argv": st.lists(_PATHS, min_size=1, max_size=5).map(protocol.pack_block),
+        "argv": _ARGV,
+        "environment": _BLOCKS,
+    },
+    "Ask": {
+        "umask": st.integers(0, 0o777),
+        "limits": _LIMITS,
+        "streams": st.integers(0, 7),
+        "folder": _PATHS.map(lambda path: b"/" + path),
+        "argv": _ARGV,
         "environment": _BLOCKS,
     },
     "Signal": {"signal": st.integers(1, 64)},

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from d1fleet import runtime
+from d1fleet import folders, runtime
 from d1fleet.errors import RuntimeFolderError
 
 
@@ -112,26 +112,26 @@ def test_a_path_too_long_for_a_socket(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_cache(tmp_path: Path) -> None:
-    folder = runtime.cache_folder("shim")
+    folder = folders.cache_folder("shim")
     assert folder == tmp_path / "cache" / "d1fleet" / "shim"
     assert _mode(folder) == _mode(folder.parent) == 0o700
-    assert runtime.cache_folder("shim") == folder
+    assert folders.cache_folder("shim") == folder
 
 
 def test_cache_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert runtime.cache_folder("x") == tmp_path / ".cache" / "d1fleet" / "x"
+    assert folders.cache_folder("x") == tmp_path / ".cache" / "d1fleet" / "x"
 
 
 def test_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
     with pytest.raises(RuntimeFolderError, match="cannot be made"):
-        runtime.cache_folder("x")
+        folders.cache_folder("x")
 
 
 def test_cache_of_somebody_else(tmp_path: Path) -> None:
-    runtime.cache_folder("x").chmod(0o770)
+    folders.cache_folder("x").chmod(0o770)
     with pytest.raises(RuntimeFolderError, match="can be written by others"):
-        runtime.cache_folder("x")
+        folders.cache_folder("x")

@@ -104,7 +104,13 @@ class _Shim:
         self.requests: list[ShimRequest] = []
         self.gone = 0
         self.connection = ShimConnection(
-            loop, ours, 1, lambda _, request: self.requests.append(request), lambda _: None, self._gone
+            loop,
+            ours,
+            1,
+            lambda _, request: self.requests.append(request),
+            lambda _: None,
+            self._gone,
+            lambda _: None,
         )
         with open(os.devnull) as null:
             socket.send_fds(self.sock, [framed(body())], [null.fileno()] * 3)

@@ -157,7 +157,7 @@ def test_a_job_like_the_last_one_and_others(monkeypatch: pytest.MonkeyPatch) -> 
     without = dict(host.for_job(_run(block, keep_auth=False)))
     assert without != first
     assert host.for_job(with_tokens) == first
-    assert host.for_job(_run(_block(A="1"))) == {b"A": b"1", b"D1FLEET_JOB": b"1"}
+    assert host.for_job(_run(_block(A="1"))) == {b"A": b"1", b"D1FLEET_JOB": b"2"}
 
 
 # -- programs ---------------------------------------------------------------------------------------

@@ -77,6 +77,8 @@ def test_syntax_is_that_of_the_oldest_python(shipped: Path) -> None:
 def test_annotations_are_not_evaluated(shipped: Path) -> None:
     """`int | None` is no error in 3.9 as long as nobody evaluates it."""
     for path in _sources(shipped):
+        if path.name == "standin.py":
+            continue  # it cannot afford an import; the next test runs it
         tree = ast.parse(path.read_text())
         uses = any(isinstance(node, (ast.AnnAssign, ast.FunctionDef)) for node in ast.walk(tree))
         futures = {

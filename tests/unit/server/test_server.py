@@ -103,7 +103,7 @@ def test_slots_are_the_usable_cpus_by_default(start: Start) -> None:
 @pytest.mark.parametrize(
     ("changed", "words", "mend"),
     [
-        ({"version": 2}, "speaks protocol 2, this server 1", "one version"),
+        ({"version": 1}, "speaks protocol 1, this server 2", "one version"),
         (
             {"uid": os.geteuid() + 1},
             f"our login there, {pwd.getpwuid(os.geteuid()).pw_name}, has uid {os.geteuid()},"
@@ -729,7 +729,6 @@ def test_messages_of_an_attempt_that_has_ended_are_ignored(start: Start) -> None
         protocol.Offer(2, 1),
         protocol.Recall(2, 1),
         protocol.Drain(),
-        protocol.Credited(2, 1),
         peer.run(4),
     )
     end = peer.next(Exit)

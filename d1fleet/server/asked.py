@@ -1,0 +1,121 @@
+"""A sub-make that a job on this host has called: the coordinator says where it runs."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from .. import protocol
+from ..errors import JobLostError
+from ..makeflags import Flags
+from ..shims import EXIT, INFRASTRUCTURE, LOCAL, SIGNAL, ShimConnection, ShimRequest
+from ..shimstreams import ShimStreams
+
+if TYPE_CHECKING:
+    from .attempt import Attempt
+    from .door import Door
+
+_WRITE_ERROR = 2
+"""What make exits with when it cannot write its output."""
+
+
+class Asked:
+    """One request of a shim on this host, from the question to the answer.
+
+    Args:
+        number: odd, new for each request.
+        attempt: the job that it came from.
+        flags: the MAKEFLAGS that it came with.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        number: int,
+        attempt: Attempt,
+        shim: ShimConnection,
+        request: ShimRequest,
+        flags: Flags,
+    ) -> None:
+        self.number = number
+        self.attempt = attempt
+        self.placed = False
+        """It runs on another host: the recipe that waits for it is idle."""
+        self._door = door
+        self._shim = shim
+        self._request = request
+        self._flags = flags
+        self._streams: ShimStreams | None = None
+        self._stdin = False
+        attempt.asked.add(self)
+        shim.on_signal = lambda signal: door.send(protocol.Signal(number, signal))
+        shim.on_gone = self._gone
+
+    def ask(self, environment: bytes) -> None:
+        """Put the question, with the environment as other hosts may have it."""
+        message = self._request.ask()
+        self._stdin = message.stdin
+        message.attempt, message.parent = self.number, self.attempt.id
+        message.environment = environment
+        message.hungry = self.attempt.hungry
+        self._door.send(message)
+
+    def handle(self, message: protocol.Message) -> None:
+        """What the coordinator says about it."""
+        if isinstance(message, protocol.Stay):
+            self._end(LOCAL)
+        elif isinstance(message, protocol.Placed) and not self.placed:
+            self._start()
+        elif isinstance(message, protocol.Exit):
+            self._exit(message)
+        elif self._streams is None:
+            return
+        elif isinstance(message, protocol.Data):
+            self._streams.output(message)
+        elif isinstance(message, protocol.StdinUsed):
+            self._streams.stdin_used(message.amount)
+
+    def _start(self) -> None:
+        self.placed = True
+        self._streams = ShimStreams(self._door.loop, self._request, self._flags, self.number, self._door.send)
+        if self._stdin:
+            self._streams.start()
+        self.attempt.children_changed()
+
+    def _exit(self, message: protocol.Exit) -> None:
+        streams = self._streams
+        if streams is None:
+            self._answer(message)
+        else:
+            streams.when_written(lambda: self._answer(message))
+
+    def _answer(self, message: protocol.Exit) -> None:
+        failed = self._streams.failed if self._streams is not None else 0
+        if message.infrastructure:
+            self._end(INFRASTRUCTURE, JobLostError.exit_code)
+        elif message.signal:
+            self._end(SIGNAL, message.signal)
+        elif failed and not message.code:
+            self._door.complain(f"output cannot be written: {os.strerror(failed)}")
+            self._end(EXIT, _WRITE_ERROR)
+        else:
+            self._end(EXIT, message.code)
+
+    def _gone(self) -> None:
+        """The shim was killed: nobody waits for the job any more."""
+        self._door.send(protocol.Cancel(self.number))
+        self.close()
+
+    def _end(self, verb: bytes, value: int = 0) -> None:
+        self.close()
+        self._shim.reply(verb, value)
+
+    def close(self) -> None:
+        """Give everything back; before the shim has its answer, for the make above waits for it."""
+        if self._streams is not None:
+            self._streams.close()
+        self._request.close()
+        self._door.forget(self)
+        self.attempt.asked.discard(self)
+        if self.placed:
+            self.attempt.children_changed()

@@ -1,0 +1,118 @@
+"""Where jobs on this host ask for the makes that they call: the shim in their PATH, and its socket."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from .. import interpose, protocol
+from ..errors import RuntimeFolderError
+from ..folders import cache_folder, locked_folder
+from ..loop import Loop
+from ..makeflags import never_dispatch, parse
+from ..shims import LOCAL, ShimConnection, ShimListener, ShimRequest
+from .asked import Asked
+from .attempt import Attempt
+from .environment import parse as parse_environment
+
+_MOST_ASKED = 1000
+"""Requests under way at once; what is asked beyond that stays here."""
+
+
+class Door:
+    """Passes requests of shims on to the coordinator.
+
+    Args:
+        send: to the coordinator.
+        complain: says something for people.
+        attempts: those at work, by number.
+
+    Raises:
+        D1fleetError: no shim can be placed on this host.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        send: Callable[[protocol.Message], None],
+        complain: Callable[[str], None],
+        attempts: Mapping[int, Attempt],
+    ) -> None:
+        self.loop = loop
+        self.send = send
+        self.complain = complain
+        self.outgoing: Callable[[bytes], bytes] = lambda block: block
+        """What of an environment other hosts may have."""
+        self._attempts = attempts
+        self._asked: dict[int, Asked] = {}
+        self._number = -1
+        self._folder, self._lock = locked_folder("servers", _remove)
+        try:
+            try:
+                cache = cache_folder("shim")
+            except RuntimeFolderError:
+                cache = Path(self._folder, "cache")  # no home to keep it in
+            shim_dir = interpose.install_shim(cache, Path(self._folder, "bin"))
+            path = os.path.join(self._folder, "s")
+            self._listener = ShimListener(loop, path, self._connected)
+        except BaseException:
+            self._forget_folder()
+            raise
+        self.variables = {
+            b"D1FLEET_SOCKET": os.fsencode(path),
+            b"D1FLEET_SHIM": os.fsencode(shim_dir),
+            b"D1FLEET_ORIGIN": interpose.origin().encode(),
+        }
+        """What a job's environment needs for its makes to come here."""
+
+    def _connected(self, sock: socket.socket, pid: int) -> None:
+        shim = ShimConnection(
+            self.loop, sock, pid, self._request, lambda _: None, lambda: None, self.complain
+        )
+        shim.readable()
+
+    def _request(self, shim: ShimConnection, request: ShimRequest) -> None:
+        environment = parse_environment(request.environment)
+        flags = parse(environment.get(b"MAKEFLAGS", b""))
+        job = environment.get(b"D1FLEET_JOB", b"")
+        attempt = self._attempts.get(int(job)) if job.isdigit() else None
+        if (
+            attempt is None
+            or attempt.supervisor is None
+            or len(self._asked) >= _MOST_ASKED
+            or attempt.is_foreign(request.jobserver, flags.fifo)
+            or never_dispatch(flags, request.arguments, environment.get(b"GNUMAKEFLAGS", b""))
+        ):
+            request.close()
+            shim.reply(LOCAL)
+            return
+        self._number += 2
+        asked = Asked(self, self._number, attempt, shim, request, flags)
+        self._asked[self._number] = asked
+        asked.ask(self.outgoing(request.environment))
+
+    def handle(self, message: protocol.Message) -> None:
+        """What the coordinator says about a request; one that is over is of no interest."""
+        asked = self._asked.get(message.attempt)
+        if asked is not None:
+            asked.handle(message)
+
+    def forget(self, asked: Asked) -> None:
+        """It is over."""
+        self._asked.pop(asked.number, None)
+
+    def close(self) -> None:
+        """Hear no more shims; those that wait find nobody there."""
+        self._listener.close()
+        self._forget_folder()
+
+    def _forget_folder(self) -> None:
+        _remove(self._folder)
+        os.close(self._lock)
+
+
+def _remove(folder: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
