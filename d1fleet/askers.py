@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from . import protocol
 from .errors import ProtocolError
-from .jobserver import JobserverClient, TokenSource, Unlimited
+from .jobserver import JobserverClient, TokenPool, TokenSource
 from .loop import Loop
 from .makeflags import Flags
 from .shims import EXIT, INFRASTRUCTURE, LOCAL, SIGNAL, ShimConnection, ShimRequest
@@ -20,6 +20,7 @@ from .shimstreams import ShimStreams
 if TYPE_CHECKING:
     from .hostlink import HostLink
     from .job import Job
+    from .topmake import TopMake
 
 Send = Callable[[protocol.Message], None]
 
@@ -67,18 +68,27 @@ class Asker(Protocol):
 
 
 class ShimAsker:
-    """A shim on this machine."""
+    """A shim on this machine.
+
+    Args:
+        top: the build's own make, when the sub-make has its tokens from that one's jobserver.
+    """
 
     host: str | None = None
 
-    def __init__(self, loop: Loop, shim: ShimConnection, request: ShimRequest, flags: Flags) -> None:
-        self.shim = shim
+    def __init__(
+        self, loop: Loop, shim: ShimConnection, request: ShimRequest, flags: Flags, top: TopMake | None
+    ) -> None:
+        self._shim = shim
+        self._top = top
         self._loop = loop
         self._request = request
         self._flags = flags
         self._streams: ShimStreams | None = None
         self._token_source: TokenSource | None = None
         self._muted = False
+        if top is not None:
+            top.shim_waits()
 
     def placed(self, attempt: int, stdin: bool, send: Send) -> None:
         self._streams = ShimStreams(self._loop, self._request, self._flags, attempt, send)
@@ -121,6 +131,8 @@ class ShimAsker:
 
     @property
     def token_source(self) -> TokenSource | None:
+        if self._token_source is None and self._top is not None:
+            self._token_source = self._top.pool
         if self._token_source is None:
             try:
                 if self._request.jobserver is not None:
@@ -129,7 +141,7 @@ class ShimAsker:
                     path = os.fsdecode(self._flags.fifo)
                     self._token_source = JobserverClient(self._loop, path, path)
                 elif self._flags.jobs == 0:
-                    self._token_source = Unlimited()
+                    self._token_source = TokenPool(None)
             except OSError:
                 return None
         return self._token_source
@@ -143,7 +155,10 @@ class ShimAsker:
         self._request.close()
 
     def answer(self, verb: bytes, value: int) -> None:
-        self.shim.reply(verb, value)
+        if self._top is not None:
+            self._top.shim_goes_on()
+            self._top = None
+        self._shim.reply(verb, value)
 
 
 class HostAsker:

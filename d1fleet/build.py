@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import itertools
 import os
 import signal
 import socket
@@ -15,14 +17,17 @@ from .coordinator import Coordinator
 from .environment import TravellingEnvironment
 from .errors import D1fleetError, HostError, JobLostError, RuntimeFolderError
 from .fleet import Fleet
-from .folders import cache_folder
+from .folders import cache_folder, slots_directory
 from .loop import Loop
+from .maketokens import TokenFifo, TokenPipes
 from .model import TRANSPORTS, Host
 from .policy import Policy
 from .record import Record
 from .runtime import PROOFS, build_folder, remove_build_folder
 from .server import process
 from .settings import Settings
+from .slotpool import SlotPool
+from .slots import SlotLocks
 from .summary import show_summary
 from .transport import pipes
 from .tree import TreeLock
@@ -102,9 +107,15 @@ def run(settings: Settings, make_arguments: Sequence[str]) -> int:
         words.say(note)
     fleet = fleet_of(settings)
     make_arguments = with_default_jobs(make_arguments, fleet, os.environ)
+    own = makeflags.top_make([b"make", *map(os.fsencode, make_arguments)], os.environb)
+    if fleet.hosts == (embedded_host(),) and own is not None:
+        # Nobody has said anything of this machine but the -j.
+        slots = max(own.jobs, len(os.sched_getaffinity(0)))
+        fleet = replace(fleet, hosts=(replace(fleet.hosts[0], slots=slots),))
+        settings = replace(settings, local_slots=settings.local_slots or slots)
     ignored = {number for number in _OURS if signal.getsignal(number) is signal.SIG_IGN}
     real_make = interpose.find_make(os.environ)
-    interpose.check_make(real_make)
+    version = interpose.check_make(real_make)
     folder = build_directory(os.fsencode(os.getcwd()), make_arguments)
     record = Record(settings.record)
     lock = TreeLock(folder)
@@ -120,6 +131,9 @@ def run(settings: Settings, make_arguments: Sequence[str]) -> int:
             build = _Build(
                 settings, fleet, make_arguments, folder, real_make, shim_dir, runtime, record, ignored
             )
+            if own is not None:
+                build.own = own
+                build.fifo = version >= (4, 4) and own.style != b"pipe"
             build.serve(control, group)
 
         kind, value = front.in_front_of(coordinate)
@@ -148,6 +162,13 @@ class _Build:
         ignored: set[signal.Signals],
     ) -> None:
         self._ignored = ignored
+        self.own: makeflags.OwnJobserver | None = None
+        """How make gets its tokens from us; None where it does not."""
+        self.fifo = False
+        """By a fifo, as 4.4 does."""
+        self._for_make: list[int] = []
+        """Descriptors that make alone is to have."""
+        self._runtime = runtime
         self.settings = settings
         self._fleet = fleet
         self._arguments = [b"make", *map(os.fsencode, make_arguments)]
@@ -250,19 +271,47 @@ class _Build:
         environ = interpose.make_environment(
             dict(os.environ), socket=self._socket, real_make=self._real_make, shim_dir=self._shim_dir
         )
+        arguments = self._arguments
+        actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_CLOSE, fd) for fd in inherited.closed_streams]
+        if self.own is not None:
+            arguments = list(self.own.argv)
+            variables = self._serve_tokens(self.own, actions)
+            environ.update({os.fsdecode(name): os.fsdecode(value) for name, value in variables.items()})
         # Python ignores the first two of itself; whether they were ignored before, nobody can tell.
         default = [signal.SIGPIPE, signal.SIGXFSZ, *(set(_OURS) - self._ignored)]
         self._make = os.posix_spawn(
             self._real_make,
-            self._arguments,
+            arguments,
             environ,
-            file_actions=[(os.POSIX_SPAWN_CLOSE, fd) for fd in inherited.closed_streams],
+            file_actions=actions,
             setpgroup=group,
             setsigmask=(),
             setsigdef=default,
         )
+        for fd in self._for_make:
+            os.close(fd)
         pidfd = os.pidfd_open(self._make)
         self._loop.on_read(pidfd, lambda: self._make_ended(pidfd))
+
+    def _serve_tokens(
+        self, own: makeflags.OwnJobserver, actions: list[tuple[int, ...]]
+    ) -> dict[bytes, bytes]:
+        """Be make's jobserver; returns the variables that tell it so, and adds what its start has to do."""
+        locks = None
+        with contextlib.suppress(RuntimeFolderError):
+            locks = SlotPool(SlotLocks(slots_directory(), self.coordinator.policy.local_slots))
+        channel = TokenFifo(str(self._runtime / "jobserver")) if self.fifo else TokenPipes()
+        self.coordinator.serve_tokens(own.jobs, channel, locks)
+        if isinstance(channel, TokenFifo):
+            return own.environment(fifo=os.fsencode(channel.path))
+        # The lowest that are free, as make itself would have taken them.
+        taken = {fd for fd in range(3, 1024) if _is_inherited(fd)}
+        first, second = itertools.islice((fd for fd in itertools.count(3) if fd not in taken), 2)
+        for fd, target in ((channel.make_read, first), (channel.make_write, second)):
+            high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, second + 1)
+            self._for_make.append(high)
+            actions.append((os.POSIX_SPAWN_DUP2, high, target))
+        return own.environment(fds=(first, second))
 
     def _make_ended(self, pidfd: int) -> None:
         self._loop.forget(pidfd)
@@ -373,6 +422,14 @@ def _catches(pid: int, number: int) -> bool:
             if line.startswith("SigCgt:"):
                 return bool(int(line.split()[1], 16) >> (number - 1) & 1)
     return False
+
+
+def _is_inherited(fd: int) -> bool:
+    """Was this descriptor open when we began? Those of our own are closed in what we start."""
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False
 
 
 def embedded_host() -> Host:

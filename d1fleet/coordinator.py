@@ -14,17 +14,21 @@ from . import placement, protocol, rules, words
 from .askers import Asker, HostAsker, ShimAsker
 from .environment import TravellingEnvironment
 from .errors import D1fleetError, HostError, JobLostError, ProtocolError
-from .fallback import Fallback
 from .hostlink import HostLink
 from .hosts import Hosts
 from .job import Job, Phase, flags_of
+from .jobserver import TokenPool
 from .loop import Loop
+from .maketokens import TokenFifo, TokenPipes
 from .model import Host
-from .placement import HostState
+from .placement import HostState, Machine
 from .policy import Policy
 from .record import Record
+from .server.facts import machine_identity
 from .shims import EXIT, INFRASTRUCTURE, LOCAL, SIGNAL, ShimConnection, ShimListener, ShimRequest
+from .slotpool import SlotPool
 from .tokendesk import TokenDesk
+from .topmake import TopMake
 
 _WRITE_ERROR = 2
 """What make exits with when it cannot write its output."""
@@ -127,9 +131,7 @@ class Coordinator:
         self._queue: list[Job] = []
         self._last_host: dict[bytes, str] = {}
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - _DESCRIPTORS_KEPT
-        most_waiting = descriptors // 8
-        self._most_inside = max(2, (descriptors - most_waiting) // _DESCRIPTORS_EACH)
-        self._fallback = Fallback(loop, policy.local_slots, most_waiting, self._start_fallback)
+        self._most_inside = max(2, descriptors // _DESCRIPTORS_EACH)
         self._number = 0
         self._attempt = 0
         self._ending = False
@@ -138,6 +140,8 @@ class Coordinator:
         self._said_fallback = False
         self._first_ready = 0.0
         self._desk = TokenDesk(lambda: len(self._queue))
+        self._here = Machine(slots=policy.local_slots, cpus=policy.local_slots)
+        self.top: TopMake | None = None
         self.hosts = Hosts(
             loop,
             folder,
@@ -145,16 +149,50 @@ class Coordinator:
             policy,
             environments,
             record,
+            {machine_identity(): self._here},
             self._host_ready,
             self._host_message,
             self._host_left,
         )
 
+    def serve_tokens(self, jobs: int, channel: TokenPipes | TokenFifo, locks: SlotPool | None) -> None:
+        """Be the jobserver of the build's own make.
+
+        Args:
+            jobs: its -j; 0 without a number.
+            channel: how it gets at its tokens.
+            locks: the slots of this machine.
+        """
+        self.top = TopMake(
+            self.loop,
+            TokenPool(jobs - 1 if jobs else None),
+            self._here,
+            locks,
+            channel,
+            jobs_wait=lambda: len(self._queue),
+            hosts_idle=lambda: not self._queue and self.hosts.others_have_room(self._here),
+            slot_wanted=lambda: (
+                self._desk.wants_on(self._here) or (bool(self._queue) and self.hosts.has_machine(self._here))
+            ),
+            on_free=self._slot_came_back,
+        )
+
+    def _slot_came_back(self) -> None:
+        if self._queue:
+            self._dispatch()
+        self._desk.serve()
+
+    def _serve(self) -> None:
+        """Slots or tokens may have become free."""
+        self._desk.serve()
+        if self.top is not None:
+            self.top.serve()
+
     # -- hosts ----------------------------------------------------------------------------------------
 
     def _host_ready(self) -> None:
         self._dispatch()
-        self._desk.serve()
+        self._serve()
 
     def _host_message(self, link: HostLink, message: protocol.Message) -> None:
         if isinstance(message, protocol.Ask):
@@ -177,11 +215,11 @@ class Coordinator:
         elif isinstance(message, protocol.Return):
             self._desk.returned(job, message.count)
             self._dispatch()
-            self._desk.serve()
+            self._serve()
         elif isinstance(message, protocol.Credited):
             self._desk.credited(job, message.count)
             self._dispatch()
-            self._desk.serve()
+            self._serve()
 
     def _host_left(self, link: HostLink, meaning: str, wait_s: float) -> None:
         """Its jobs end when nothing of them can write any more: not a moment before."""
@@ -222,7 +260,9 @@ class Coordinator:
     def _asked_by_shim(self, shim: ShimConnection, request: ShimRequest) -> None:
         try:
             ask = request.ask()
-            asker = ShimAsker(self.loop, shim, request, flags_of(ask))
+            flags = flags_of(ask)
+            ours = self.top is not None and self.top.is_ours(request.jobserver, flags.fifo)
+            asker = ShimAsker(self.loop, shim, request, flags, self.top if ours else None)
         except Exception:
             words.say_fault()
             request.close()
@@ -323,7 +363,7 @@ class Coordinator:
             job.send(protocol.Cancel(job.attempt))
 
     def _forget_waiting(self, job: Job) -> None:
-        if not self._fallback.remove(job) and job in self._queue:
+        if job in self._queue:
             self._queue.remove(job)
 
     # -- hosts that ask -------------------------------------------------------------------------------
@@ -467,10 +507,6 @@ class Coordinator:
         if not self._said_fallback and not job.refused:
             self._said_fallback = True
             words.say("no host can take part: sub-makes run on this machine")
-        if isinstance(job.asker, ShimAsker):
-            self._fallback.add(job, job.asker.shim.pid)
-
-    def _start_fallback(self, job: Job) -> None:
         self.counts.fallback += 1
         self._run_here(job, next(iter(job.refused.values()), "no host can take part"))
 
@@ -489,7 +525,7 @@ class Coordinator:
             job.asker.when_written(lambda: self._report(job, message))
         if self._queue:
             self._dispatch()
-        self._desk.serve()
+        self._serve()
 
     def _report(self, job: Job, message: protocol.Exit) -> None:
         """All output is written: the shim may have its answer."""
@@ -585,7 +621,7 @@ class Coordinator:
         """
         self._interrupted += 1
         kill = self._interrupted > 1
-        for job in [*self._queue, *self._fallback.clear()]:
+        for job in list(self._queue):
             self._finish(job, SIGNAL, signal.SIGINT)
         self._queue.clear()
         self.loop.call_later(0.0 if kill else _INTERRUPT_GRACE_S, lambda: self._cancel_all(kill))
@@ -620,7 +656,7 @@ class Coordinator:
         self._ending = True
         self._on_ended = done
         self.counts.cut_short = sum(not job.abandoned for job in self._attempts.values())
-        for job in [*self._queue, *self._fallback.clear()]:
+        for job in list(self._queue):
             self._finish(job, SIGNAL, signal.SIGTERM)
         self._queue.clear()
         self.hosts.take_leave(kill, limit_s)
@@ -640,6 +676,8 @@ class Coordinator:
                 self._finish(job, INFRASTRUCTURE, JobLostError.exit_code)
             else:
                 self._finish(job, SIGNAL, signal.SIGTERM)
+        if self.top is not None:
+            self.top.close()
         self.hosts.close()
         self._record.close()
 

@@ -11,7 +11,7 @@ from .errors import HostError, TreeError, UnfitError
 from .hostlink import HostLink, State
 from .loop import Loop
 from .model import Host
-from .placement import HostState, Machine
+from .placement import HostState, Machine, has_room
 from .policy import Policy
 from .record import Record
 from .server.facts import machine_identity
@@ -31,6 +31,7 @@ class Hosts:
     Args:
         folder: where the build runs; each host has to see it as we do before it gets work.
         environments: what goes to other machines, and to servers on this one.
+        machines: those that have a name for themselves already, by identity: this one.
         on_ready: called when a host can take work.
         on_message: called with what hosts say about attempts.
         on_left: called when a host has left, lost or at its end, with what it means for its jobs, and how
@@ -45,6 +46,7 @@ class Hosts:
         policy: Policy,
         environments: tuple[TravellingEnvironment, TravellingEnvironment],
         record: Record,
+        machines: dict[str, Machine],
         on_ready: Callable[[], None],
         on_message: Callable[[HostLink, protocol.Message], None],
         on_left: Callable[[HostLink, str, float], None],
@@ -55,7 +57,9 @@ class Hosts:
         self._environment, self._local_environment = environments
         self._record = record
         self._on_ready, self._on_message, self._on_left = on_ready, on_message, on_left
-        self._machines: dict[str, Machine] = {}
+        self._machines = machines
+        self._known_machines: set[str] = set()
+        """Identities of machines that a host has told of."""
         self._folders = [folder, *policy.trees]
         self._here = {device for device in map(_device, self._folders) if device is not None}
         """Devices of these folders."""
@@ -132,6 +136,22 @@ class Hosts:
             if folder == root or folder.startswith(root.rstrip(b"/") + b"/"):
                 return device
         return -1
+
+    def has_machine(self, machine: Machine) -> bool:
+        """Is it one of the hosts that are up?"""
+        return any(
+            link.placement is not None and link.placement.up and link.placement.machine is machine
+            for link in self.links
+        )
+
+    def others_have_room(self, machine: Machine) -> bool:
+        """Would a host on another machine take a job now?"""
+        return any(
+            link.placement is not None
+            and link.placement.machine is not machine
+            and has_room(link.placement, 1)
+            for link in self.links
+        )
 
     def elsewhere(self, link: HostLink, device: int) -> list[HostState]:
         """Hosts that may take what a job on `link` asks for: on other machines, and not on this one, which
@@ -243,7 +263,10 @@ class Hosts:
         if hello is None:
             return
         name = hello.machine or link.host.name
-        machine = self._machines.setdefault(name, Machine(slots=max(1, hello.slots), cpus=max(1, hello.cpus)))
+        machine = self._machines.setdefault(name, Machine(slots=1))
+        if name not in self._known_machines:
+            self._known_machines.add(name)
+            machine.slots, machine.cpus = max(1, hello.slots), max(1, hello.cpus)
         try:
             self._prove_trees()
         except TreeError as error:

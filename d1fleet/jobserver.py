@@ -1,16 +1,16 @@
-"""The coordinator as a client of the top make's own jobserver.
+"""Where the tokens of a build come from: its own pool, or the jobserver of a make that is not ours.
 
-The tokens of a build are make's: what a make on a host uses beyond its one recipe is taken from the pipe that
-the shim brought along, and written back there. So -jN stays what it is, whoever runs the recipes.
-
-A make that ends waits until nobody holds the writing end any more: a client must be closed before its job's
-end is reported.
+What a make on a host uses beyond its one recipe is taken there and given back there. So -jN stays what it
+is, whoever runs the recipes. A make that has a jobserver of its own (by a -j that a makefile sets, or in a
+build below another make) waits at its end until nobody holds the writing end any more: a client must be
+closed before its job's end is reported.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -33,17 +33,46 @@ class TokenSource(Protocol):
         """Give everything back."""
 
 
-class Unlimited:
-    """`make -j` without a number: only slots bound it."""
+class TokenPool:
+    """The tokens of a build: all of its makes, on all machines, have theirs from here.
+
+    Args:
+        tokens: how many there are beside the one that the top make has by right; None for any number, where
+            slots alone bound it (`make -j`).
+    """
+
+    def __init__(self, tokens: int | None) -> None:
+        self._tokens = tokens
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    @property
+    def short(self) -> bool:
+        """Does anybody wait for a token?"""
+        return bool(self._waiting)
 
     def take(self) -> bool:
+        if self._tokens is None:
+            return True
+        if self._tokens == 0:
+            return False
+        self._tokens -= 1
         return True
 
     def wait(self, callback: Callable[[], None]) -> None:
-        callback()
+        if self._tokens is None:
+            callback()
+        else:
+            self._waiting.append(callback)
 
     def give(self, count: int) -> None:
-        pass
+        if self._tokens is None:
+            return
+        self._tokens += count
+        # Those in the queue now: who cannot have what came back may join it again.
+        for _ in range(len(self._waiting)):
+            if self._tokens == 0 or not self._waiting:
+                return
+            self._waiting.popleft()()
 
     def close(self) -> None:
         pass

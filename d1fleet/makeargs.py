@@ -92,6 +92,11 @@ class Arguments:
         """What options of these names were given, in order; None for one given without a value."""
         return [option.value for option in self.options if option.name in names]
 
+    @property
+    def jobs_are_sound(self) -> bool:
+        """Is each -j one that make takes?"""
+        return all(value is None or (value.isdigit() and int(value) > 0) for value in self.values(b"j"))
+
     @functools.cached_property
     def jobs(self) -> int | None:
         """The last -j: None is none, 0 is -j without a number."""
@@ -112,6 +117,16 @@ def arguments(argv: Sequence[bytes]) -> Arguments:
 @functools.lru_cache(maxsize=16)  # several questions are asked of each argv, one after the other
 def _arguments(argv: tuple[bytes, ...]) -> Arguments:
     return scan(argv, start=1)
+
+
+def without_jobs(argv: Sequence[bytes]) -> list[bytes]:
+    """argv without any -j."""
+    words = list(argv)
+    for option in reversed(arguments(argv).options):
+        if option.name == b"j":
+            kept = words[option.first][: option.offset] if option.offset > 1 else b""
+            words[option.first : option.last + 1] = [kept] if kept else []
+    return words
 
 
 def scan(words: Sequence[bytes], start: int = 0) -> Arguments:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from d1fleet.makeargs import Arguments, Option, arguments, scan
+from d1fleet.makeargs import Arguments, Option, arguments, scan, without_jobs
 
 _STAYS_HERE = {
     b"n": "-n only prints what it would do",
@@ -183,6 +183,55 @@ def for_host(
     if sync_mutex is not None and b"sync-mutex" in last:
         edits[last[b"sync-mutex"]] = b"--sync-mutex=" + _escaped(sync_mutex)
     return _edited(makeflags, spans, edits)
+
+
+@dataclass(frozen=True)
+class OwnJobserver:
+    """How the make of a build is started when its jobserver is ours."""
+
+    jobs: int
+    """Its -j; 0 without a number."""
+    argv: tuple[bytes, ...]
+    """Without -j."""
+    style: bytes | None
+    """What --jobserver-style asks for (4.4)."""
+    _environment: tuple[tuple[bytes, bytes], ...]
+
+    def environment(
+        self, fds: tuple[int, int] | None = None, fifo: bytes | None = None
+    ) -> dict[bytes, bytes]:
+        """The variables that give it our jobserver: a pair of descriptors, or a fifo (4.4). Without -j beside
+        it in argv, of which make would complain.
+        """
+        found = dict(self._environment)
+        words = b" -j" if self.jobs == 0 else b" -j%d" % self.jobs
+        words += b" --jobserver-auth="
+        words += b"fifo:" + _escaped(fifo) if fifo is not None else b"%d,%d" % (fds or (-1, -1))
+        old = found.get(b"MAKEFLAGS", b"")
+        end = parse(old).arguments.end
+        at = len(old) if end is None else _spans(old)[end][0]
+        before = old[:at].rstrip(b" \t")
+        found[b"MAKEFLAGS"] = before + words + (b" " + old[at:] if end is not None else b"")
+        return found
+
+
+def top_make(argv: Sequence[bytes], env: Mapping[bytes, bytes]) -> OwnJobserver | None:
+    """The make of a build that shall have its tokens from us; None for one that is serial, has a jobserver
+    already, or has a -j that make does not take.
+    """
+    flags = {name: parse(env[name]) for name in (b"GNUMAKEFLAGS", b"MAKEFLAGS") if name in env}
+    sources = [*(each.arguments for each in flags.values()), arguments(argv)]
+    jobs = [source.jobs for source in sources if source.jobs is not None]
+    if not jobs or jobs[-1] == 1 or not all(source.jobs_are_sound for source in sources):
+        return None
+    if any(each.auth is not None for each in flags.values()):
+        return None
+    cleaned = []
+    for name, each in flags.items():
+        edits = {option: b"" for option in each.arguments.options if option.name == b"j"}
+        cleaned.append((name, _edited(env[name], _spans(env[name]), edits)))
+    styles = [value for source in sources for value in source.values(b"jobserver-style")]
+    return OwnJobserver(jobs[-1], tuple(without_jobs(argv)), (styles or [None])[-1], tuple(cleaned))
 
 
 def clean_environment(

@@ -33,4 +33,4 @@ class Policy:
     """What a job on a host asks for may run on this machine too."""
     local_goals: Sequence[str] = LOCAL_GOALS
     local_slots: int = 1
-    """Sub-makes at once here when no host can take them."""
+    """Recipes at once on this machine."""

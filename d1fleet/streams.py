@@ -317,7 +317,7 @@ class Source:
             return
         self._ahead = len(data)
         self._on_data(data)
-        if hung_up and _unread(self._own) == self._ahead:
+        if hung_up and unread(self._own) == self._ahead:
             self._end()
 
     def _end(self) -> None:
@@ -354,7 +354,8 @@ def poll_now(fd: int, events: int = select.POLLIN) -> int:
     return found[0][1] if found else 0
 
 
-def _unread(fd: int) -> int:
+def unread(fd: int) -> int:
+    """Bytes that lie in a pipe or fifo."""
     return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0"))[0])
 
 

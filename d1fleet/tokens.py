@@ -38,7 +38,7 @@ class Account:
     Invariant: tokens given by the coordinator = spare + offered + held + returned.
     """
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, first_want_s: float = FIRST_WANT_S) -> None:
         self.spare = 0
         """In hand, not offered."""
         self.offered = 0
@@ -48,7 +48,7 @@ class Account:
         self.recalled = 0
         """How many the coordinator wants back."""
         self._wanting = False
-        self._want_at = now + FIRST_WANT_S
+        self._want_at = now + first_want_s
         self._pause_s = PATIENCE_S
         self._since = now
         self._turns: deque[float] = deque()
@@ -117,8 +117,10 @@ class Account:
         self.spare += 1
         return self._give_back(1)
 
-    def tick(self, now: float) -> list[Action]:
-        """Time has passed."""
+    def tick(self, now: float, patient: bool = False) -> list[Action]:
+        """Time has passed. `patient`: what is offered may lie there, for nobody else waits for it."""
+        if patient and not self.recalled:
+            return self._settle(now)
         if self.offered and now - self._since >= (0 if self.recalled else PATIENCE_S):
             return [("withdraw", 1)]
         if self.spare and now - self._since >= PATIENCE_S:

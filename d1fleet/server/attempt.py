@@ -8,11 +8,11 @@ import signal
 from typing import TYPE_CHECKING
 
 from .. import protocol
+from ..maketokens import MakeTokens, TokenFifo, TokenPipes
 from ..protocol import STDERR, STDIN, STDOUT
+from ..streams import unread
 from . import facts, supervisor
-from .jobserver import MakeTokens, TokenFifo, TokenPipes
 from .output import OutputPipe
-from .process import unread
 
 if TYPE_CHECKING:
     from .asked import Asked
@@ -220,7 +220,7 @@ class Attempt:
         for _ in range(before - credit):
             self.server.reclaim_slot()
         for _ in range(credit - before):
-            self.server.give_slot()
+            self.server.lend_slot()
         if self._exit is None:
             self.server.send(protocol.Credited(self.id, credit))
 

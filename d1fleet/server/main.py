@@ -16,18 +16,18 @@ from .. import protocol
 from ..errors import D1fleetError, ProtocolError, UnfitError
 from ..folders import own_folder, runtime_base, slots_directory
 from ..loop import Loop
+from ..maketokens import TOKEN_TICK_S, TokenFifo, TokenPipes
+from ..slotpool import SlotPool
+from ..slots import SlotLocks
 from ..stream import FdStream
 from . import facts, process, supervisor, toolchain
 from .attempt import Attempt
 from .door import Door
 from .enrolled import enrolled
 from .environment import Environment, HostEnvironment, ProgramFinder
-from .jobserver import TOKEN_TICK_S, TokenFifo, TokenPipes
 from .lease import Lease
 from .load import LoadMeter, usable_cpus
 from .pool import SupervisorPool
-from .slotpool import SlotPool
-from .slots import SlotLocks
 
 CAPABILITIES = ["stdin", "groups", "tokens"]
 
@@ -278,9 +278,16 @@ class Server:
         return self._slots is not None and not self._waiting and self._slots.take()
 
     def give_slot(self) -> None:
-        """A slot comes back, or its recipe waits for a job elsewhere."""
+        """A slot comes back."""
         if self._slots is not None:
             self._slots.give()
+        if self._waiting:
+            self._start_waiting()
+
+    def lend_slot(self) -> None:
+        """A recipe waits for a job elsewhere."""
+        if self._slots is not None:
+            self._slots.lend()
         if self._waiting:
             self._start_waiting()
 

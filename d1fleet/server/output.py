@@ -8,7 +8,7 @@ from typing import Callable
 from ..locks import try_lock, unlock
 from ..loop import Loop
 from ..protocol import OUTPUT_CHUNK, STREAM_CREDIT
-from .process import unread
+from ..streams import unread
 
 _RETRY_S = 0.005
 

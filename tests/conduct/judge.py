@@ -64,6 +64,10 @@ def check_plain(row: Row, plain: Result) -> list[str]:
     return faults
 
 
+_SHIMS = re.compile(rb"[^\s:'=]*/d1fleet[^\s:/]*/servers/\w+/bin:")
+"""Our folder in the PATH of jobs (docs/differences.md)."""
+
+
 def compare(row: Row, plain: Result, other: Result) -> list[str]:
     """Differences between two runs, as far as the row does not leave them free."""
     faults = []
@@ -96,7 +100,7 @@ def check_places(row: Row, jobs: Sequence[Job]) -> list[str]:
 
 
 def _lines(row: Row, data: bytes) -> list[bytes]:
-    lines = _PER_RUN.sub(b"NAME", data).splitlines(keepends=True)
+    lines = _SHIMS.sub(b"", _PER_RUN.sub(b"NAME", data)).splitlines(keepends=True)
     if row.ours:
         lines = [line for line in lines if not line.startswith(OURS)]
     if row.drop is not None:

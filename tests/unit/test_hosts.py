@@ -33,6 +33,7 @@ def hosts() -> Iterator[Hosts]:
         policy,
         (environment, environment),
         Record(None),
+        {},
         lambda: None,
         lambda link, message: None,
         lambda link, meaning, wait_s: None,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from d1fleet.jobserver import JobserverClient, Unlimited
+from d1fleet.jobserver import JobserverClient, TokenPool
 from d1fleet.loop import Loop
 
 
@@ -167,7 +167,7 @@ def test_ends_that_cannot_be_opened(loop: Loop, tmp_path: Path, broken: str) -> 
 
 def test_unlimited() -> None:
     calls: list[int] = []
-    source = Unlimited()
+    source = TokenPool(None)
     assert source.take() and source.take()
     source.wait(lambda: calls.append(1))
     source.give(7)

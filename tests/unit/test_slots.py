@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 
 from d1fleet.errors import RuntimeFolderError
 from d1fleet.folders import slots_directory
-from d1fleet.server.slots import SlotLocks
+from d1fleet.slots import SlotLocks
 
 TOP = str(Path(__file__).parents[3])
 
 CONTENDER = """
 import os, sys
-from d1fleet.server.slots import SlotLocks
+from d1fleet.slots import SlotLocks
 folder, count, busy, rounds = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 locks = SlotLocks(folder, count)
 print("ready", flush=True)
@@ -53,7 +53,7 @@ for each in held:
 
 HOLDER = """
 import sys
-from d1fleet.server.slots import SlotLocks
+from d1fleet.slots import SlotLocks
 locks = SlotLocks(sys.argv[1], int(sys.argv[2]), int(sys.argv[4]))
 print(*[locks.take() for _ in range(int(sys.argv[3]))], flush=True)
 locks.want(len(sys.argv) > 5)

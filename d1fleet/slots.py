@@ -17,7 +17,7 @@ import fcntl
 import os
 import stat
 
-from ..errors import RuntimeFolderError
+from .errors import RuntimeFolderError
 
 _OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

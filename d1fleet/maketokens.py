@@ -1,4 +1,4 @@
-"""The jobserver of one make on this host: its tokens come from the build, its slots from the machine."""
+"""The jobserver of one make on this machine: its tokens come from the build, its slots from the machine."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import os
 from collections.abc import Callable
 from typing import Protocol
 
-from .. import protocol
-from ..loop import Loop
-from ..tokens import Account, Action
-from .process import unread
+from . import protocol
+from .loop import Loop
+from .streams import unread
+from .tokens import Account, Action
 
 TOKEN_TICK_S = 0.02
-"""How often accounts are looked at; the server's one timer for all of them."""
+"""How often accounts are looked at; one timer for all of a process."""
 
 _F_SETPIPE_SZ = 1031
 _TOKEN = b"+"
 
 
 class Host(Protocol):
-    """What a make's jobserver needs of the server."""
+    """What a make's jobserver needs of those around it."""
 
     loop: Loop
 
@@ -97,19 +97,24 @@ class MakeTokens:
     """Carries out what the account of a make says.
 
     Args:
-        attempt: whose make it is.
+        attempt: whose make it is, for the messages; 0 is the build's own.
         channel: how the make gets at its tokens.
         on_held: called when the number of tokens that the make has taken is another.
     """
 
     def __init__(
-        self, host: Host, attempt: int, channel: TokenPipes | TokenFifo, on_held: Callable[[], None]
+        self,
+        host: Host,
+        attempt: int,
+        channel: TokenPipes | TokenFifo,
+        on_held: Callable[[], None],
+        account: Account | None = None,
     ) -> None:
         self._host = host
         self._attempt = attempt
         self._loop = host.loop
         self.channel = channel
-        self._account = Account(self._loop.now())
+        self._account = Account(self._loop.now()) if account is None else account
         self._on_held = on_held
         self._slots = 0
         """Slots of the machine that its tokens take."""
@@ -120,6 +125,11 @@ class MakeTokens:
     def held(self) -> int:
         """Tokens that the make has taken."""
         return self._account.held
+
+    @property
+    def total(self) -> int:
+        """Tokens that it keeps from others."""
+        return self._account.total
 
     @property
     def hungry(self) -> bool:
@@ -134,11 +144,11 @@ class MakeTokens:
         """The coordinator wants tokens back."""
         self._act(self._account.recall(count, self._loop.now()))
 
-    def tick(self) -> None:
-        """Time has passed."""
+    def tick(self, patient: bool = False) -> None:
+        """Time has passed. `patient`: an offer may lie there, for nobody else waits for it."""
         if isinstance(self.channel, TokenFifo):
             self._look_into(self.channel)
-        self._act(self._account.tick(self._loop.now()))
+        self._act(self._account.tick(self._loop.now(), patient))
 
     def _look_into(self, fifo: TokenFifo) -> None:
         """A fifo tells nothing by itself: count what lies in it."""

@@ -1,0 +1,187 @@
+"""The make of a build on this machine, with the makes that it runs here: its tokens and its slots.
+
+Its jobserver is ours. So it runs no more recipes at once than this machine has slots, however high the -j for
+the whole fleet is, and yet may start as many sub-makes as hosts can take: a recipe that waits for one is
+idle, and its slot is free for the next.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from . import protocol
+from .jobserver import TokenPool
+from .loop import Loop
+from .maketokens import TOKEN_TICK_S, MakeTokens, TokenFifo, TokenPipes
+from .placement import Machine
+from .slotpool import SlotPool
+from .tokens import Account
+
+LOOK_AHEAD = 4
+"""Sub-makes that may wait for a host while others are sought: some to choose from, few to be surprised by
+when they have to run here after all.
+"""
+
+PROBE_S = 0.1
+"""When all slots have been taken for so long and hosts are idle, one more recipe is started: it may be a
+sub-make. If it was one, the next follows at once. A guess.
+"""
+
+
+class TopMake:
+    """Serves one build's own make.
+
+    Args:
+        pool: all tokens of the build.
+        machine: this one; `used` counts what runs here.
+        locks: its slots, shared with other builds; None leaves them out.
+        channel: how make gets at its tokens.
+        jobs_wait: tells how many sub-makes wait for a host.
+        hosts_idle: tells whether a host would take one now.
+        slot_wanted: tells whether a make or a job on a host would use a slot of this machine.
+        on_free: called when a slot of this machine has come back.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        pool: TokenPool,
+        machine: Machine,
+        locks: SlotPool | None,
+        channel: TokenPipes | TokenFifo,
+        jobs_wait: Callable[[], int],
+        hosts_idle: Callable[[], bool],
+        slot_wanted: Callable[[], bool],
+        on_free: Callable[[], None],
+    ) -> None:
+        self.loop = loop
+        self.machine = machine
+        self.channel = channel
+        self.pool = pool
+        self._locks = locks
+        self._jobs_wait = jobs_wait
+        self._hosts_idle = hosts_idle
+        self._slot_wanted = slot_wanted
+        self._on_free = on_free
+        self._waiting = 0
+        """Shims that wait for a sub-make which is not run here."""
+        self._credit = 0
+        """Recipes that do nothing but wait."""
+        self._lent = 0
+        """Locks that are free for others meanwhile; the first recipe has none."""
+        self._wanting_since = -1.0
+        """Since when make could use a token for which there is no slot; negative when it could not."""
+        self._in_line = False
+        self._probe_after_s = PROBE_S
+        self._closed = False
+        machine.used += 1
+        self.tokens = MakeTokens(self, 0, channel, self._settle, Account(loop.now(), first_want_s=0.0))
+        self._tick()
+
+    # -- what its account asks for --------------------------------------------------------------------
+
+    def send(self, message: protocol.Message) -> None:
+        """What a server would tell its coordinator."""
+        if isinstance(message, protocol.Want):
+            self._wanting_since = self.loop.now()
+            self.serve()
+        elif isinstance(message, protocol.Return):
+            self.machine.used -= message.count
+            self.pool.give(message.count)
+            self._on_free()
+
+    def serve(self) -> None:
+        """Slots or tokens have become free: give make one, if it wants one."""
+        if self._wanting_since < 0 or self._closed or self._jobs_wait() >= LOOK_AHEAD:
+            return
+        has_slot = self.machine.free >= 1 and not self._slot_wanted()
+        if not has_slot and not self._may_probe():
+            return
+        if self.pool.take():
+            self._wanting_since = -1.0
+            self._probe_after_s = self._probe_after_s if has_slot else PROBE_S
+            self.machine.used += 1
+            self.tokens.granted(1)
+        elif not self._in_line:
+            self._in_line = True
+            self.pool.wait(self._called)
+
+    def _called(self) -> None:
+        self._in_line = False
+        self.serve()
+
+    def _may_probe(self) -> bool:
+        waited_s = self.loop.now() - self._wanting_since
+        return self.machine.free >= 0 and waited_s >= self._probe_after_s and self._hosts_idle()
+
+    def take_slot(self) -> bool:
+        return self._locks is None or self._locks.take()
+
+    def give_slot(self) -> None:
+        if self._locks is not None:
+            self._locks.give()
+
+    # -- shims ------------------------------------------------------------------------------------------
+
+    def is_ours(self, pair: tuple[int, int] | None, fifo: bytes | None) -> bool:
+        """Does a sub-make have its tokens from us? One that was told of none has them from nobody else."""
+        if pair is not None:
+            return isinstance(self.channel, TokenPipes) and os.path.sameopenfile(
+                pair[0], self.channel.make_read
+            )
+        return fifo is None or (
+            isinstance(self.channel, TokenFifo) and os.fsencode(self.channel.path) == fifo
+        )
+
+    def shim_waits(self) -> None:
+        """A recipe waits for a sub-make."""
+        self._waiting += 1
+        self._probe_after_s = 0.0  # where one is there may be more
+        if isinstance(self.channel, TokenFifo):
+            self.tokens.tick(patient=True)  # the recipe was started with what lay there
+        self._settle()
+
+    def shim_goes_on(self) -> None:
+        """Its sub-make has ended, or runs here."""
+        self._waiting -= 1
+        self._settle()
+
+    def _settle(self) -> None:
+        """Count as idle what waits; one recipe can wait for several sub-makes."""
+        held = self.tokens.held
+        credit, lent = min(self._waiting, 1 + held), min(self._waiting, held)
+        self.machine.used -= credit - self._credit
+        self._credit = credit
+        while self._locks is not None and self._lent < lent:
+            self._lent += 1
+            self._locks.lend()
+        while self._locks is not None and self._lent > lent:
+            self._lent -= 1
+            self._locks.reclaim()
+        self.serve()
+
+    # -- time -------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        if self._closed:
+            return
+        if self._locks is not None:
+            self._locks.settle()
+        # An offer that make leaves alone keeps a token and a slot from others.
+        wanted = self.pool.short or self._slot_wanted()
+        self.tokens.tick(patient=not wanted)
+        self.serve()
+        self.loop.call_later(TOKEN_TICK_S, self._tick)
+
+    def close(self) -> None:
+        """Make has ended: give everything back."""
+        if self._closed:
+            return
+        self._waiting = 0
+        self._settle()
+        self._closed = True
+        self.machine.used -= 1 + self.tokens.total
+        self.tokens.close()
+        if self._locks is not None:
+            self._locks.locks.close()
