@@ -16,7 +16,7 @@ from .environment import TravellingEnvironment
 from .errors import D1fleetError, HostError, JobLostError, ProtocolError
 from .hostlink import HostLink
 from .hosts import Hosts
-from .job import Job, Phase, flags_of
+from .job import Job, Phase, flags_of, variable
 from .jobserver import TokenPool
 from .loop import Loop
 from .maketokens import TokenFifo, TokenPipes
@@ -138,6 +138,7 @@ class Coordinator:
         self._interrupted = 0
         self._on_ended: Callable[[], None] | None = None
         self._said_fallback = False
+        self._said_left = False
         self._first_ready = 0.0
         self._desk = TokenDesk(lambda: len(self._queue))
         self._here = Machine(slots=policy.local_slots, cpus=policy.local_slots)
@@ -263,6 +264,8 @@ class Coordinator:
             flags = flags_of(ask)
             ours = self.top is not None and self.top.is_ours(request.jobserver, flags.fifo)
             asker = ShimAsker(self.loop, shim, request, flags, self.top if ours else None)
+            if self.top is not None and not ours:
+                self._say_left(ask)
         except Exception:
             words.say_fault()
             request.close()
@@ -273,6 +276,15 @@ class Coordinator:
         shim.on_signal = lambda number: self._shim_signal(job, number)
         shim.on_gone = lambda: self._asker_gone(job)
         self._guard(job, lambda: self._take_up(job))
+
+    def _say_left(self, ask: protocol.Ask) -> None:
+        """A sub-make has its tokens from elsewhere: when it is one of the first level, its makefile did that."""
+        if variable(ask.environment, b"MAKELEVEL") == b"1" and not self._said_left:
+            self._said_left = True
+            words.say(
+                "the makefile sets -j itself, so that make has left the build's own -j: take that line out,"
+                " or local recipes and sub-makes run as the makefile says"
+            )
 
     def _new_job(self, asker: Asker, ask: protocol.Ask, device: int, parent: Job | None = None) -> Job:
         self._number += 1

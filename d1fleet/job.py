@@ -15,7 +15,7 @@ from .protocol import STDERR
 from .shimstreams import grouped
 
 
-def _variable(block: bytes, name: bytes) -> bytes:
+def variable(block: bytes, name: bytes) -> bytes:
     """Value of a variable in a block; empty when it is not set."""
     start = 0 if block.startswith(name + b"=") else block.find(b"\0" + name + b"=") + 1
     if start == 0 and not block.startswith(name + b"="):
@@ -25,7 +25,7 @@ def _variable(block: bytes, name: bytes) -> bytes:
 
 def flags_of(request: protocol.Ask) -> makeflags.Flags:
     """The MAKEFLAGS that a request came with."""
-    return makeflags.parse(_variable(request.environment, b"MAKEFLAGS"))
+    return makeflags.parse(variable(request.environment, b"MAKEFLAGS"))
 
 
 class Phase(enum.Enum):
@@ -98,7 +98,7 @@ class Job:
         """Why make itself wants this one run where it was asked for, or None."""
         if self.flags.fds and min(self.flags.fds) <= STDERR:
             return "its jobserver sits where a standard stream was closed"
-        gnumakeflags = _variable(self.request.environment, b"GNUMAKEFLAGS")
+        gnumakeflags = variable(self.request.environment, b"GNUMAKEFLAGS")
         return makeflags.never_dispatch(self.flags, self.arguments, gnumakeflags)
 
     @property
