@@ -14,8 +14,9 @@ _ENDED_A_RUNNING = 2
 """Nor is one of which fewer have ended for each that runs: those that end first are the short ones."""
 
 _ALIKE = 3.0
-"""Jobs are alike when nine of ten take no more than this many times what one of ten takes. To wait for a fast
-host because of a guess, or to judge hosts by it, is worse than to know nothing where they are not (simulated).
+"""Jobs are alike when nine of ten take no more than this many times what one of ten takes. Where they are
+not, it is worse to wait for a fast host because of a guess, or to judge hosts by it, than to do neither: so
+the simulator says.
 """
 
 _RENEWED = 8
@@ -34,7 +35,7 @@ class Estimates:
         self._of(goal).running += jobs
 
     def saw(self, goal: str, seconds: float) -> bool:
-        """A job with this goal takes so long on a host of speed 1. True: from now on there is a guess for it."""
+        """A job with this goal takes so long at speed 1. True: from now on there is a guess for its like."""
         self._all.add(seconds)
         same = self._of(goal)
         before = same.alike
@@ -48,7 +49,7 @@ class Estimates:
         return same
 
     def guess(self, goal: str) -> float | None:
-        """The median of jobs with this goal; None while too few have been seen, or when they are not alike."""
+        """The median of jobs with this goal; None while too few are known, or when they are not alike."""
         same = self._by_goal.get(goal)
         return same.middle if same is not None and same.alike else None
 

@@ -33,7 +33,8 @@ class Machine:
     """One real machine, whatever names it has in the inventory.
 
     Invariant: used = weights of the jobs there + further tokens that their makes have - credits, over all its
-    names. Debt is possible: credits are taken back when jobs elsewhere end, and used exceeds slots for a while.
+    names. There can be debt: credits are taken back when jobs elsewhere end; then used exceeds slots for a
+    while.
     """
 
     slots: int
@@ -87,7 +88,7 @@ class Machine:
         return (max(self.used, 0) + more) / max(self.slots, 1) + self.others_cpus / max(self.cpus, 1)
 
     def _contention(self, used: int) -> float:
-        """How many jobs share one CPU, others' counted; at least 1: more than one CPU helps no single recipe."""
+        """How many jobs share a CPU, others' counted; at least 1: a second CPU helps no single recipe."""
         return max(1.0, (max(used, 0) + self.others_cpus) / max(self.cpus, 1))
 
     def short_of(self, need_bytes: int) -> bool:
@@ -175,7 +176,7 @@ class Method:
     name: str
     key: Callable[[HostState, bool], Key]
     foresees: bool
-    """Goes by expected durations: the longest first, and none to a slow host where a fast one ends it sooner."""
+    """Goes by expected run times: the longest first, and rather later on a fast host than on a slow one."""
 
 
 COST = Method("cost", by_cost, True)

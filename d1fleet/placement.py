@@ -34,12 +34,15 @@ _MOVE_S, _MOVE_SHARE = 0.05, 0.1
 """What a move has to gain where there is room already: its cost, and a tenth, for estimates are no better."""
 
 _NOT_TWICE = 2.0
-"""From a full machine a job does not go to one where it takes twice as long (a guess): the slot that it leaves
-would have to do a second job in that time.
+"""From a full machine a job does not go to one where it takes twice as long (a guess): in that time the slot
+that it leaves could have done it and another one.
 """
 
 _TRUST_IN_GUESSES = 0.1
 """Weight of what a job without history says of its host's speed."""
+
+_TRUST_IN_WIDE_JOBS = 0.3
+"""Weight of what a make with a jobserver says: its run time depends on the tokens that it got, too."""
 
 _SHORTEST_S = 0.02
 """Jobs below say nothing of speed: they are all start and end."""
@@ -68,7 +71,7 @@ class Verdict:
     host: HostState | None
     reason: str
     candidates: tuple[tuple[str, float], ...] = ()
-    """The best few hosts, and the seconds in which each would end the job; with the method d1make, its scores."""
+    """The best few hosts, and in how many seconds each would end the job; d1make's scores by its method."""
 
 
 @dataclass(slots=True)
@@ -103,8 +106,8 @@ class Scheduler:
         self.others_may_come = False
         """Are there hosts that have not had their chance yet? The caller keeps it up to date."""
         self.more_to_come = False
-        """Does make ask for as many jobs as it may have at once? Then this is not the end of the build, and no
-        host is left idle for a faster one. The caller keeps it up to date.
+        """Does make ask for as many jobs as it may have at once? Then its end is not near, and no host
+        is left idle for a faster one. The caller keeps it up to date.
         """
         self.next_look_s: float | None = None
         """When `dispatch` should be called again though nothing has happened; None: no need."""
@@ -130,9 +133,11 @@ class Scheduler:
         """A host can take jobs, for the first time or again. Its `groups` say which."""
         if self._first_up is None:
             self._first_up = now
+        former = self._hosts.get(host.name)
+        if former is not None:
+            former.machine.names.remove(former)
         self._hosts[host.name] = host
-        if host not in host.machine.names:
-            host.machine.names.append(host)
+        host.machine.names.append(host)
         self._machines.setdefault(host.machine, _Account())
         host.up = True
         self._changed(host.machine)
@@ -162,8 +167,8 @@ class Scheduler:
         self._changed(machine)
 
     def use(self, machine: Machine, slots: int) -> None:
-        """Slots of a machine are used beyond its jobs' own (tokens: > 0), or no longer (tokens that come back,
-        credit for recipes that wait: < 0).
+        """Slots of a machine are used beyond its jobs' own (tokens: > 0), or are no longer (tokens that come
+        back, credit for recipes that wait: < 0).
         """
         machine.used += slots
         self._changed(machine)
@@ -193,15 +198,17 @@ class Scheduler:
         self.ended(job, now)
         self._add(job)
 
-    def ended(self, job: JobState, now: float, ran_s: float | None = None) -> None:
+    def ended(self, job: JobState, now: float, ran_s: float | None = None) -> float | None:
         """A job no longer runs on its host.
 
         Args:
             ran_s: how long its make ran; None where that says nothing (lost, killed, refused).
+
+        Returns: how long it would have run on a host of speed 1 that was its own, for the history.
         """
         host = job.host
         if host is None:
-            return
+            return None
         machine = host.machine
         self._foresight = True
         machine.used -= job.taken
@@ -210,10 +217,10 @@ class Scheduler:
             self._count(machine, -1, -job.ends_at)
         if job.expected_s is None:
             self.estimates.began(job.goal, -1)
-        if ran_s is not None and ran_s > 0:
-            self._learn(job, machine, ran_s)
+        work_s = self._learn(job, machine, ran_s) if ran_s is not None and ran_s > 0 else None
         job.host, job.taken, job.ends_at = None, 0, None
         self._changed(machine)
+        return work_s
 
     @property
     def waiting(self) -> int:
@@ -405,15 +412,16 @@ class Scheduler:
         seconds = job.guess_s if job.guess_s is not None else 1.0
         return tuple((host.name, round(seconds * host.machine.pace(1, job.wide), 3)) for host in found)
 
-    def _learn(self, job: JobState, machine: Machine, ran_s: float) -> None:
-        """What the job took says how fast its host is, and how long its like will take."""
+    def _learn(self, job: JobState, machine: Machine, ran_s: float) -> float:
+        """What the job took says how fast its host is, and how long its like will take: this at speed 1."""
         pace = (job.pace + machine.pace(1, wide=False)) / 2
         known = job.expected_s
         if known is None:
             self._saw(job.goal, ran_s / pace)
         if job.guess_s is not None and min(job.guess_s, ran_s) > _SHORTEST_S:
-            trust = 1.0 if known is not None else _TRUST_IN_GUESSES
+            trust = _TRUST_IN_GUESSES if known is None else _TRUST_IN_WIDE_JOBS if job.wide else 1.0
             machine.learn(job.guess_s * pace * machine.speed / ran_s, trust)
+        return ran_s / pace
 
     # -- waiting for better -----------------------------------------------------------------------------
 
@@ -453,7 +461,7 @@ class Scheduler:
         return most
 
     def _be_patient(self, line: Line, slow: HostState, now: float) -> None:
-        """Jobs pass a host by for a faster one; when they have lost what they could gain, they do so no more."""
+        """Jobs pass a host by for a faster one, until they have lost what they could gain."""
         pace = slow.machine.pace(1, wide=False)
         gain = pace - CLASS_WIDTH ** min(self._classes, default=0)
         for job in line.heads():

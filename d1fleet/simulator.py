@@ -62,7 +62,7 @@ class Outcome:
 
     makespan_s: float
     bound_s: float
-    """No order of jobs could end sooner: all hosts at work all the time, or the critical path on the fastest."""
+    """It cannot end sooner: all hosts at work all the time, or the critical path on the fastest."""
     jobs: int
     hosts: int
     slots: int
@@ -85,17 +85,24 @@ class Outcome:
         }
 
 
-def mixed_fleet(count: int, seed: int, spread: float = 0.4, loaded: float = 0.5) -> list[SimulatedHost]:
-    """Hosts with 2 to 16 CPUs.
+def mixed_fleet(
+    count: int,
+    seed: int,
+    spread: float = 0.4,
+    loaded: float = 0.5,
+    sizes: Sequence[int] = (2, 4, 4, 8, 8, 16),
+) -> list[SimulatedHost]:
+    """Hosts of different sizes and speeds.
 
     Args:
         spread: of their speeds (lognormal, cut at a third and at three times).
         loaded: share of them on which others work, with up to as many processes as there are CPUs.
+        sizes: CPUs that a host may have.
     """
     draw = random.Random(f"fleet {seed}")
     hosts = []
     for _ in range(count):
-        cpus = draw.choice((2, 4, 4, 8, 8, 16))
+        cpus = draw.choice(sizes)
         speed = min(max(draw.lognormvariate(0.0, spread), 1 / 3), 3.0) if spread else 1.0
         others = draw.uniform(0, cpus) if draw.random() < loaded else 0.0
         hosts.append(SimulatedHost(cpus, cpus, speed, others))

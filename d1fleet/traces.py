@@ -1,4 +1,4 @@
-"""What a simulated build consists of: jobs made up by families, or taken from the record of a real build. Pure."""
+"""What a simulated build consists of: jobs made up, or taken from the record of a real build. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Jobs that wait for a host: which one is next. Pure.
 
-The longest expected goes first, because a long one that begins last keeps all others waiting for the end of the
-build. A job that waits grows older: what was asked much later does not pass it by, however long it takes.
+The longest expected goes first: a long one that begins last keeps everybody waiting for the end of the build.
+A job that waits grows older: what was asked much later does not pass it by, however long it takes.
 """
 
 from __future__ import annotations
@@ -106,8 +106,7 @@ class Line:
     def __init__(self, job: JobState, longest_first: bool) -> None:
         self.group, self.weight, self.wide, self.refused = job.group, job.weight, job.wide, job.refused
         self.unknown_s = 0.0
-        """Jobs of which nothing is known stand where those of this run time stand; the caller keeps it up to date.
-        """
+        """Jobs of which nothing is known stand where those of this run time do. The caller sets it."""
         self.count = 0
         self._longest_first = longest_first
         self._bins: dict[int, _Bin] = {}
