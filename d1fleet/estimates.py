@@ -19,27 +19,28 @@ not, it is worse to wait for a fast host because of a guess, or to judge hosts b
 the simulator says.
 """
 
-_RENEWED = 8
-"""Quantiles are taken anew after this many more durations."""
-
 
 class Estimates:
-    """Learns from jobs that end, or whose durations are known from before."""
+    """Learns from jobs that end, and from what is known of those that are asked for."""
 
     def __init__(self) -> None:
         self._by_goal: dict[str, _Quantiles] = {}
         self._all = _Quantiles()
 
+    def expect(self, seconds: float) -> None:
+        """A job of which this is known has been asked for."""
+        self._all.add(seconds)
+
     def began(self, goal: str, jobs: int = 1) -> None:
-        """A job of which nothing is known has begun; -1: it has ended, in whatever way."""
+        """A job has begun; -1: it has ended, in whatever way."""
         self._of(goal).running += jobs
 
     def saw(self, goal: str, seconds: float) -> bool:
         """A job with this goal takes so long at speed 1. True: from now on there is a guess for its like."""
-        self._all.add(seconds)
         same = self._of(goal)
         before = same.alike
         same.add(seconds)
+        same.judge()
         return same.alike and not before
 
     def _of(self, goal: str) -> _Quantiles:
@@ -51,12 +52,12 @@ class Estimates:
     def guess(self, goal: str) -> float | None:
         """The median of jobs with this goal; None while too few are known, or when they are not alike."""
         same = self._by_goal.get(goal)
-        return same.middle if same is not None and same.alike else None
+        return same.at(0.5) if same is not None and same.alike else None
 
     @property
     def long_one(self) -> float:
         """What nine of ten jobs do not exceed; 0 while nothing is known."""
-        return self._all.high
+        return self._all.at(0.9)
 
 
 class _Quantiles:
@@ -64,19 +65,23 @@ class _Quantiles:
 
     def __init__(self) -> None:
         self._values: deque[float] = deque(maxlen=_KEPT)
-        self._new = self._count = 0
+        self._ordered: list[float] | None = []
+        self._count = 0
         self.running = 0
-        self.middle = self.high = 0.0
         self.alike = False
 
     def add(self, value: float) -> None:
         self._values.append(value)
-        self._new += 1
         self._count += 1
-        count = len(self._values)
-        if count < _FEW or self._new >= _RENEWED:
-            self._new = 0
-            ordered = sorted(self._values)
-            low, self.middle, self.high = (ordered[int(share * (count - 1))] for share in (0.1, 0.5, 0.9))
-            enough = count >= _FEW and self._count >= _ENDED_A_RUNNING * self.running
-            self.alike = enough and self.high <= _ALIKE * low
+        self._ordered = None
+
+    def at(self, share: float) -> float:
+        """The value that this share of all does not exceed; 0 while there is none."""
+        if self._ordered is None:
+            self._ordered = sorted(self._values)
+        return self._ordered[int(share * (len(self._ordered) - 1))] if self._ordered else 0.0
+
+    def judge(self) -> None:
+        """Look whether all are alike."""
+        enough = self._count >= max(_FEW, _ENDED_A_RUNNING * self.running)
+        self.alike = enough and self.at(0.9) <= _ALIKE * self.at(0.1)

@@ -215,8 +215,7 @@ class Scheduler:
         host.jobs -= 1
         if job.ends_at is not None:
             self._count(machine, -1, -job.ends_at)
-        if job.expected_s is None:
-            self.estimates.began(job.goal, -1)
+        self.estimates.began(job.goal, -1)
         work_s = self._learn(job, machine, ran_s) if ran_s is not None and ran_s > 0 else None
         job.host, job.taken, job.ends_at = None, 0, None
         self._changed(machine)
@@ -305,7 +304,7 @@ class Scheduler:
         if job.last is None and job.key is not None:
             job.last = self._last.get(job.key)
         if job.expected_s is not None:
-            self._saw(job.goal, job.expected_s)
+            self.estimates.expect(job.expected_s)
         job.guess_s = job.expected_s if job.expected_s is not None else self.estimates.guess(job.goal)
 
     def _saw(self, goal: str, seconds: float) -> None:
@@ -399,8 +398,7 @@ class Scheduler:
         host.turn = self._turn
         if job.key is not None:
             self._last[job.key] = host.name
-        if job.expected_s is None:
-            self.estimates.began(job.goal)
+        self.estimates.began(job.goal)
         if job.guess_s is not None:
             job.ends_at = now + job.guess_s * machine.full_pace
             self._count(machine, 1, job.ends_at)
@@ -416,8 +414,9 @@ class Scheduler:
         """What the job took says how fast its host is, and how long its like will take: this at speed 1."""
         pace = (job.pace + machine.pace(1, wide=False)) / 2
         known = job.expected_s
+        self._saw(job.goal, ran_s / pace)
         if known is None:
-            self._saw(job.goal, ran_s / pace)
+            self.estimates.expect(ran_s / pace)
         if job.guess_s is not None and min(job.guess_s, ran_s) > _SHORTEST_S:
             trust = _TRUST_IN_GUESSES if known is None else _TRUST_IN_WIDE_JOBS if job.wide else 1.0
             machine.learn(job.guess_s * pace * machine.speed / ran_s, trust)
