@@ -72,16 +72,20 @@ class Machine:
         """Seconds that a second's worth of work takes when all slots are used."""
         return self._contention(self.slots) / self.speed
 
+    def pace_now(self, more: int) -> float:
+        """Seconds that a second's worth of work takes while `more` slots are used beyond those used now."""
+        return self._contention(self.used + more) / self.speed
+
     def pace(self, more: int, wide: bool) -> float:
-        """Seconds that a second's worth of work would take here now.
+        """Seconds that a second's worth of work is going to take here.
 
         Args:
             more: slots used beyond those used now.
-            wide: the job can use more slots than its own: then what counts is how much of the machine would
-                be left to it, and 0.25 means that it would have four slots.
+            wide: the job can use more slots than its own: then what counts is how much of the machine is left
+                to it, and 0.25 means that it would have four slots. Else the machine is taken to fill up.
         """
-        stretch = self.crowd(more) if wide else self._contention(self.used + more)
-        return stretch * (SHORT_OF_MEMORY if self.short_of(USUAL_MEMORY_BYTES) else 1.0) / self.speed
+        pace = self.crowd(more) / self.speed if wide else self.full_pace
+        return pace * SHORT_OF_MEMORY if self.short_of(USUAL_MEMORY_BYTES) else pace
 
     def crowd(self, more: int) -> float:
         """Work for each CPU; 1.0 is a machine that is just full. Others' load counts like ours."""

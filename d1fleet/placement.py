@@ -388,7 +388,7 @@ class Scheduler:
         machine = host.machine
         self._turn += 1
         job.host, job.placed_at = host, now
-        job.pace = machine.pace(1, wide=False)
+        job.pace = machine.pace_now(1)
         job.taken = weight_on(machine, job.weight)
         machine.used += job.taken
         machine.started += 1
@@ -412,7 +412,7 @@ class Scheduler:
 
     def _learn(self, job: JobState, machine: Machine, ran_s: float) -> float:
         """What the job took says how fast its host is, and how long its like will take: this at speed 1."""
-        pace = (job.pace + machine.pace(1, wide=False)) / 2
+        pace = (job.pace + machine.pace_now(1)) / 2
         known = job.expected_s
         self._saw(job.goal, ran_s / pace)
         if known is None:
