@@ -78,6 +78,7 @@ class Verdict:
 class _Class:
     """Running jobs with known ends, on machines that are equally fast when full."""
 
+    pace: float
     jobs: int = 0
     ends_sum: float = 0.0
 
@@ -339,7 +340,11 @@ class Scheduler:
         if best.machine.used > 0 and self._others_are_near(now):
             return self._waits(job, NEAR)
         line.unknown_s = self.estimates.long_one
-        chosen = line.next(self._pressure(best, now), now, self.more_to_come) if self.method.foresees else job
+        chosen = (
+            line.next(self._pressure(line, best, now), now, self.more_to_come)
+            if self.method.foresees
+            else job
+        )
         if chosen is None:
             self._be_patient(line, best, now)
             return self._waits(job, FASTER_SOON)
@@ -435,7 +440,7 @@ class Scheduler:
     def _look_again(self, at: float) -> None:
         self.next_look_s = at if self.next_look_s is None else min(at, self.next_look_s)
 
-    def _pressure(self, slow: HostState, now: float) -> float:
+    def _pressure(self, line: Line, slow: HostState, now: float) -> float:
         """How many jobs, for each second of their expected run time, had better wait for faster hosts than go
         to this one.
 
@@ -443,9 +448,9 @@ class Scheduler:
         seconds; to wait for it pays for a job of s seconds when that is less than s * (what it would run
         longer here, a second).
         """
-        if not self._foresight:
-            return 0.0
-        pace = slow.machine.pace(1, wide=False)
+        if not self._foresight or (self.more_to_come and line.count == 1):
+            return 0.0  # it would go there anyway
+        pace = slow.machine.pace(1, line.wide)
         own = cost_class(pace)
         jobs, ends_sum, most = 0, 0.0, 0.0
         for number in sorted(self._classes):
@@ -454,14 +459,15 @@ class Scheduler:
             sums = self._classes[number]
             jobs += sums.jobs
             ends_sum += sums.ends_sum
-            if jobs:
-                mean_s = max(ends_sum / jobs - now, 0.001)
-                most = max(most, (pace - CLASS_WIDTH**number) * (jobs + 1) / (2 * mean_s))
+            mean_s = ends_sum / jobs - now
+            gained = (pace - sums.pace) * (jobs + 1) / (2 * mean_s if mean_s > 0.001 else 0.002)
+            if gained > most:
+                most = gained
         return most
 
     def _be_patient(self, line: Line, slow: HostState, now: float) -> None:
         """Jobs pass a host by for a faster one, until they have lost what they could gain."""
-        pace = slow.machine.pace(1, wide=False)
+        pace = slow.machine.pace(1, line.wide)
         gain = pace - CLASS_WIDTH ** min(self._classes, default=0)
         for job in line.heads():
             if job.patient_until is None and job.guess_s is not None:
@@ -519,7 +525,7 @@ class Scheduler:
     def _add_to_class(self, number: int, jobs: int, ends: float) -> None:
         sums = self._classes.get(number)
         if sums is None:
-            sums = self._classes[number] = _Class()
+            sums = self._classes[number] = _Class(CLASS_WIDTH**number)
         sums.jobs += jobs
         sums.ends_sum += ends
         if not sums.jobs:

@@ -251,6 +251,14 @@ def test_a_short_job_does_not_wait_for_a_long_one() -> None:
     assert _fast_and_slow(0.1).dispatch() == [(1, "h1")]
 
 
+def test_a_wide_job_does_not_wait_for_one_slot_of_a_fast_host() -> None:
+    fleet = Fleet(Machine(1, speed=4.0), Machine(16, cpus=16, speed=0.5))
+    fleet.ask(4.0)
+    assert fleet.dispatch() == [(0, "h0")]
+    fleet.ask(4.0, wide=True)
+    assert fleet.dispatch() == [(1, "h1")]
+
+
 def test_a_job_of_which_nothing_is_known_does_not_wait() -> None:
     assert _fast_and_slow(None).dispatch() == [(1, "h1")]
 
