@@ -10,7 +10,8 @@ from collections.abc import Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from .estimates import Estimates
-from .machines import CLASS_WIDTH, COST, USUAL_MEMORY_BYTES, HostState, Machine, Method, by_cost, cost_class
+from .foresight import Foresight
+from .machines import COST, USUAL_MEMORY_BYTES, HostState, Machine, Method, by_cost
 from .ranking import Ranking
 from .waiting import JobState, Line
 
@@ -74,24 +75,6 @@ class Verdict:
     """The best few hosts, and in how many seconds each would end the job; d1make's scores by its method."""
 
 
-@dataclass(slots=True)
-class _Class:
-    """Running jobs with known ends, on machines that are equally fast when full."""
-
-    pace: float
-    jobs: int = 0
-    ends_sum: float = 0.0
-
-
-@dataclass(eq=False, slots=True)
-class _Account:
-    """What of a machine is in the sums."""
-
-    cost_class: int = 0
-    jobs: int = 0
-    ends_sum: float = 0.0
-
-
 class Scheduler:
     """The hosts and the waiting jobs of a build.
 
@@ -115,17 +98,16 @@ class Scheduler:
         self.estimates = Estimates()
         self._shown = shown
         self._hosts: dict[str, HostState] = {}
-        self._machines: dict[Machine, _Account] = {}
         self._rankings: dict[Hashable, dict[bool, Ranking]] = {}
         """By group of jobs, then for those that are wide and those that are not."""
         self._lines: dict[Hashable, Line] = {}
         self._kept: dict[Line, Machine] = {}
         """Machines where room is kept for jobs that need several slots."""
-        self._classes: dict[int, _Class] = {}
+        self._foresight = Foresight()
         self._last: dict[Hashable, str] = {}
         self._first_up: float | None = None
         self._turn = 0
-        self._foresight = True
+        self._foresees = True
         """False after a wait for a faster host was in vain, until a job ends: predictions are bad now."""
 
     # -- hosts ----------------------------------------------------------------------------------------
@@ -139,7 +121,6 @@ class Scheduler:
             former.machine.names.remove(former)
         self._hosts[host.name] = host
         host.machine.names.append(host)
-        self._machines.setdefault(host.machine, _Account())
         host.up = True
         self._changed(host.machine)
 
@@ -211,11 +192,11 @@ class Scheduler:
         if host is None:
             return None
         machine = host.machine
-        self._foresight = True
+        self._foresees = True
         machine.used -= job.taken
         host.jobs -= 1
         if job.ends_at is not None:
-            self._count(machine, -1, -job.ends_at)
+            self._foresight.ended(machine, job.ends_at)
         self.estimates.began(job.goal, -1)
         work_s = self._learn(job, machine, ran_s) if ran_s is not None and ran_s > 0 else None
         job.host, job.taken, job.ends_at = None, 0, None
@@ -349,7 +330,7 @@ class Scheduler:
             self._be_patient(line, best, now)
             return self._waits(job, FASTER_SOON)
         if chosen.patient_until is not None and now >= chosen.patient_until:
-            self._foresight = False
+            self._foresees = False
         candidates = self._candidates(chosen, found)
         host, reason = self._among(chosen, found, best)
         self.withdraw(chosen)
@@ -406,7 +387,7 @@ class Scheduler:
         self.estimates.began(job.goal)
         if job.guess_s is not None:
             job.ends_at = now + job.guess_s * machine.full_pace
-            self._count(machine, 1, job.ends_at)
+            self._foresight.began(machine, job.ends_at)
         self._changed(machine)
 
     def _candidates(self, job: JobState, found: Iterable[HostState]) -> tuple[tuple[str, float], ...]:
@@ -441,37 +422,17 @@ class Scheduler:
         self.next_look_s = at if self.next_look_s is None else min(at, self.next_look_s)
 
     def _pressure(self, line: Line, slow: HostState, now: float) -> float:
-        """How many jobs, for each second of their expected run time, had better wait for faster hosts than go
-        to this one.
-
-        A class of faster machines has n running jobs, of which the k-th ends in about 2 * mean * k / (n + 1)
-        seconds; to wait for it pays for a job of s seconds when that is less than s * (what it would run
-        longer here, a second).
-        """
-        if not self._foresight or (self.more_to_come and line.count == 1):
+        """How many jobs had better wait for faster hosts than this one, for each second that they take."""
+        if not self._foresees or (self.more_to_come and line.count == 1):
             return 0.0  # it would go there anyway
-        pace = slow.machine.pace(1, line.wide)
-        own = cost_class(pace)
-        jobs, ends_sum, most = 0, 0.0, 0.0
-        for number in sorted(self._classes):
-            if number >= own:
-                break
-            sums = self._classes[number]
-            jobs += sums.jobs
-            ends_sum += sums.ends_sum
-            mean_s = ends_sum / jobs - now
-            gained = (pace - sums.pace) * (jobs + 1) / (2 * mean_s if mean_s > 0.001 else 0.002)
-            if gained > most:
-                most = gained
-        return most
+        return self._foresight.pressure(slow.machine.pace(1, line.wide), now)
 
     def _be_patient(self, line: Line, slow: HostState, now: float) -> None:
         """Jobs pass a host by for a faster one, until they have lost what they could gain."""
-        pace = slow.machine.pace(1, line.wide)
-        gain = pace - CLASS_WIDTH ** min(self._classes, default=0)
+        gain = self._foresight.gain(slow.machine.pace(1, line.wide))
         for job in line.heads():
             if job.patient_until is None and job.guess_s is not None:
-                job.patient_until = now + job.guess_s * max(gain, 0.0)
+                job.patient_until = now + job.guess_s * gain
             if job.patient_until is not None:
                 self._look_again(job.patient_until)
 
@@ -515,33 +476,9 @@ class Scheduler:
     def _may_take(self, host: HostState, line: Line) -> bool:
         return self._may_ever_take(host, line) and host.takes_more
 
-    def _count(self, machine: Machine, jobs: int, ends: float) -> None:
-        """Running jobs with a known end have become more or fewer."""
-        account = self._machines[machine]
-        account.jobs += jobs
-        account.ends_sum += ends
-        self._add_to_class(account.cost_class, jobs, ends)
-
-    def _add_to_class(self, number: int, jobs: int, ends: float) -> None:
-        sums = self._classes.get(number)
-        if sums is None:
-            sums = self._classes[number] = _Class(CLASS_WIDTH**number)
-        sums.jobs += jobs
-        sums.ends_sum += ends
-        if not sums.jobs:
-            del self._classes[number]
-
     def _changed(self, machine: Machine) -> None:
         """Note a machine's hosts anew. Everything that changes one ends here."""
-        account = self._machines.get(machine)
-        if account is None:
-            return
-        number = cost_class(machine.full_pace)
-        if number != account.cost_class:
-            if account.jobs:
-                self._add_to_class(account.cost_class, -account.jobs, -account.ends_sum)
-                self._add_to_class(number, account.jobs, account.ends_sum)
-            account.cost_class = number
+        self._foresight.changed(machine)
         for host in machine.names:
             host.version += 1
             if self._has_room(host, 1):

@@ -45,6 +45,7 @@ PURE = [
     "ranking",
     "waiting",
     "estimates",
+    "foresight",
     "history",
     "traces",
     "simulator",
@@ -65,7 +66,8 @@ IO_MODULES = {
 LAYERS = [
     "errors model makeargs locks tokens server.lease words inherited sshargs",
     "protocol makeflags loop folders rules hostspec hostvars estimates machines waiting history traces",
-    "ranking placement simulator",
+    "protocol makeflags loop folders rules hostspec hostvars estimates machines waiting history traces",
+    "ranking foresight placement simulator",
     "slots slotpool stream streams environment jobserver tree runtime interpose record policy fleet trust",
     "shims shimstreams maketokens history_file",
     "inventory_cache inventory setting_values settings",
