@@ -33,6 +33,7 @@ def test_when_to_wait() -> None:
             st.integers(0, 3),
             st.sampled_from([0.25, 1.0, 3.0]),
         ),
+        min_size=10,
         max_size=40,
     )
 )

@@ -146,6 +146,15 @@ def test_a_host_that_refused_is_not_asked_again() -> None:
     assert fleet.scheduler.waiting == 0
 
 
+def test_a_hard_limit_counts_jobs_not_slots() -> None:
+    fleet = Fleet(Machine(4), max_jobs=2)
+    for _ in range(3):
+        fleet.ask()
+    assert fleet.dispatch() == [(0, "h0"), (1, "h0")]
+    fleet.run(fleet.jobs[0], 1.0)
+    assert fleet.dispatch() == [(2, "h0")]
+
+
 def test_candidates_are_the_best_few_with_their_seconds() -> None:
     fleet = Fleet(*(Machine(4, cpus=4, speed=speed) for speed in (0.5, 4.0, 1.0, 0.25, 2.0)))
     fleet.ask(8.0)
@@ -434,10 +443,9 @@ def test_a_nested_job_stays_where_all_others_are_full_or_excluded() -> None:
 def test_a_nested_job_does_not_go_to_another_name_of_its_machine() -> None:
     machine = Machine(4, cpus=4)
     fleet = Fleet(machine, machine)
-    fleet.scheduler.use(machine, 4)
-    fleet.scheduler.use(machine, -1)
-    job = JobState(0, 0.0, group="tree", wide=False)
-    assert fleet.scheduler.stay_or_go(job, fleet.hosts[0], 0.0).host is None
+    fleet.scheduler.use(machine, 3)
+    verdict = fleet.scheduler.stay_or_go(JobState(0, 0.0, group="tree"), fleet.hosts[0], 0.0)
+    assert (verdict.host, verdict.reason, verdict.candidates) == (None, placement.NO_ROOM, ())
 
 
 # -- credit and debt -------------------------------------------------------------------------------
@@ -526,7 +534,7 @@ STEP = st.tuples(
 )
 
 
-@given(fleet=fleets(), steps=st.lists(STEP, max_size=60))
+@given(fleet=fleets(), steps=st.lists(STEP, min_size=25, max_size=60))
 def test_accounts_are_right_whatever_happens(
     fleet: Fleet, steps: list[tuple[str, int, float | None]]
 ) -> None:

@@ -80,6 +80,12 @@ def test_records_are_sorted_by_what_was_asked_first() -> None:
     assert [(job.after, job.delay_s) for job in trace] == [((), 0.0), ((0,), 0.5)]
 
 
+def test_clocks_that_disagree_make_no_circle() -> None:
+    """By its times the second one had ended before it was asked for, even before the first one was."""
+    trace = recorded([_event(1.0, 1.0, 5.0), _event(3.0, 0.0, 0.5), _event(3.0, 3.0, 1.0)])
+    assert [job.after for job in trace] == [(), (), (1,)]
+
+
 @pytest.mark.parametrize(
     "event", [{"event": "job"}, {"no": 1}, [1], 3, {**_event(1.0, 2.0, 3.0), "asked_s": "x"}]
 )

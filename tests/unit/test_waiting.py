@@ -68,6 +68,7 @@ def test_what_is_learned_moves_those_that_wait() -> None:
             st.sampled_from([None, 0.0, 0.001, 0.5, 4.0, 3000.0]),
             st.integers(0, 5),
         ),
+        min_size=15,
         max_size=60,
     )
 )
