@@ -12,8 +12,8 @@ from pathlib import Path
 
 from . import words
 from .errors import RuntimeFolderError
+from .folders import cache_folder
 from .history import DamagedHistoryError, History
-from .runtime import cache_folder
 
 _LOCK_S = 2.0
 """Another build writes for some milliseconds; one that is stopped meanwhile shall not stop us."""
