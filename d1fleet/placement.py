@@ -50,7 +50,8 @@ _SHORTEST_S = 0.02
 
 # Reasons, for records; docs/placement.md has what they mean.
 SOONEST, LAST_HOST, METHOD = "soonest", "last-host", "method"
-TINY, ROOM_HERE, NO_ROOM, SOONER_HERE = "tiny", "room-here", "no-room-elsewhere", "sooner-here"
+TINY, ROOM_HERE, NOT_WANTED = "tiny", "room-here", "slot-not-wanted"
+NO_ROOM, SOONER_HERE = "no-room-elsewhere", "sooner-here"
 FULL_HERE, SOONER_THERE = "full-here", "sooner-elsewhere"
 NEVER, FULL, NEAR, FASTER_SOON = "no-host", "full", "hosts-are-near", "faster-soon"
 
@@ -237,13 +238,19 @@ class Scheduler:
         return verdicts
 
     def stay_or_go(
-        self, job: JobState, here: HostState, now: float, excluded: Collection[str] = ()
+        self,
+        job: JobState,
+        here: HostState,
+        now: float,
+        excluded: Collection[str] = (),
+        slot_wanted: bool = True,
     ) -> Verdict:
         """Decide about a job that was asked from a host. It never waits: its recipe holds a slot there.
 
         Args:
             here: where it was asked.
             excluded: names of hosts that it must not go to; all names of its own machine are excluded anyway.
+            slot_wanted: does anybody else want the slot that it would leave?
 
         Returns: with a host when it goes there (it is in that host's account already), without when it stays.
         """
@@ -263,9 +270,10 @@ class Scheduler:
         if not found:
             return Verdict(job, None, NO_ROOM)
         host = self._with_memory(job, found)
-        full = machine.free < 1
+        full = machine.free < 1 and slot_wanted
+        stays = ROOM_HERE if machine.free >= 1 else NOT_WANTED
         if expected is None:
-            goes, reason = full, FULL_HERE if full else ROOM_HERE
+            goes, reason = full, FULL_HERE if full else stays
         else:
             here_s = expected * machine.pace(0, job.wide)
             there_s = expected * host.machine.pace(1, job.wide) + _MOVE_S
@@ -274,7 +282,7 @@ class Scheduler:
                 reason = FULL_HERE if goes else SOONER_HERE
             else:
                 goes = there_s < here_s * (1 - _MOVE_SHARE)
-                reason = SOONER_THERE if goes else ROOM_HERE
+                reason = SOONER_THERE if goes else stays
         if not goes:
             return Verdict(job, None, reason, candidates)
         self._place(job, host, now)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import makeflags
 from .errors import UsageError
 
 
@@ -156,9 +158,8 @@ def recorded(
         work_s = max(ran_s * (speeds or {}).get(event["host"], 1.0), LEAST_WORK_S)
         words = [str(word) for word in event.get("argv", ())]
         key = "\0".join([str(event.get("dir", "")), *words])
-        goal = next(
-            (word for word in reversed(words[1:]) if "=" not in word and not word.startswith("-")), ""
-        )
+        goals = makeflags.argv_goals([os.fsencode(word) for word in words])
+        goal = os.fsdecode(goals[0]) if goals else ""
         after = () if before is None else (before,)
         trace.append(TraceJob(work_s, after, asked_s - since_s, key=key, goal=goal))
     return trace

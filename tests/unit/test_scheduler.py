@@ -434,6 +434,19 @@ def test_stay_or_go(expected_s: float | None, used: int, speed: float, goes: boo
     assert fleet.hosts[0].machine.used == used
 
 
+@pytest.mark.parametrize(
+    ("expected_s", "reason"),
+    [(None, placement.NOT_WANTED), (0.3, placement.NOT_WANTED), (5.0, placement.SOONER_THERE)],
+)
+def test_a_slot_that_nobody_wants_is_not_left_for_nothing(expected_s: float | None, reason: str) -> None:
+    fleet = Fleet(Machine(2, cpus=2), Machine(2, cpus=2, speed=1.3))
+    fleet.scheduler.use(fleet.hosts[0].machine, 2)
+    job = JobState(0, 0.0, group="tree", expected_s=expected_s, wide=False)
+    verdict = fleet.scheduler.stay_or_go(job, fleet.hosts[0], 0.0, slot_wanted=False)
+    assert verdict.reason == reason
+    assert (verdict.host is not None) == (reason == placement.SOONER_THERE)
+
+
 def test_a_nested_job_stays_where_all_others_are_full_or_excluded() -> None:
     for machine, excluded in ((Machine(1, used=1), []), (Machine(1), ["h1"])):
         verdict, _ = _nested(5.0, 2, machine, excluded=excluded)
