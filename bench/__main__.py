@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.support.sshd import missing_reason
 
-from . import connect, enrolment, idle, jobs, machine, output, sessions, start, stats, table
+from . import connect, enrolment, idle, jobs, machine, output, placement, sessions, start, stats, table
 from .builds import BuildFailedError
 from .stage import Stage
 from .stats import Row
@@ -24,6 +24,7 @@ MEASUREMENTS: dict[str, tuple[str, Callable[[Stage], list[Row]]]] = {
     "sessions": ("200 jobs at once on one host, MaxSessions 1", sessions.measure),
     "output": ("200 MB of output from a job", output.measure),
     "server": ("A server on a host", idle.measure),
+    "placement": ("A decision of the scheduler, 1,000 hosts", placement.measure),
     "enrolment": ("Enrolling 20 container hosts, beside Ansible's own work", enrolment.measure),
 }
 

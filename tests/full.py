@@ -54,6 +54,7 @@ PARTS = (
     Part("kill-hosts", ("-m", "", "tests/kill/test_hosts.py", "-k", "not openssh")),
     Part("kill-hosts-openssh", ("-m", "", "tests/kill/test_hosts.py", "-k", "openssh")),
     Part("transport", ("-m", "full", "tests/unit/transport")),
+    Part("placement", ("-m", "full", "tests/unit/test_simulator.py")),
     Part("kill-left", ("-m", "", "tests/kill/test_left.py")),
     Part("kill-stop", ("-m", "", "tests/kill/test_stop.py")),
     Part("trouble", ("-m", "", "tests/trouble")),

@@ -17,6 +17,7 @@ from ..errors import D1fleetError, UsageError
 from ..inherited import default_child_signal, fill_closed_streams, forget_coerced_locale
 from ..makeargs import is_long_option
 from ..words import say
+from .simulate import simulate
 
 _INTERRUPTED = 130
 
@@ -112,6 +113,9 @@ def cli() -> None:
     """Spread a make build's sub-makes over many hosts."""
 
 
+cli.add_command(simulate)
+
+
 @cli.command(
     cls=_BuildCommand,
     epilog="Without hosts and inventory, this machine is the fleet. Exit codes are make's own; 80 to 99 are "
@@ -184,7 +188,9 @@ def main() -> int:
         say(str(error))
         return error.exit_code
     except click.ClickException as error:
-        say(f"{error.format_message()}\n  mend: see d1fleet build --help")
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None and context.parent else "d1fleet build"
+        say(f"{error.format_message()}\n  mend: see {command} --help")
         return UsageError.exit_code
     except click.exceptions.Exit as error:
         return error.exit_code

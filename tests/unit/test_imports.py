@@ -41,6 +41,14 @@ APART = {"", "shim", "transport.bootstrap"}
 PURE = [
     "protocol",
     "placement",
+    "machines",
+    "ranking",
+    "waiting",
+    "estimates",
+    "foresight",
+    "history",
+    "traces",
+    "simulator",
     "tokens",
     "makeflags",
     "makeargs",
@@ -57,9 +65,11 @@ IO_MODULES = {
 
 LAYERS = [
     "errors model makeargs locks tokens server.lease words inherited sshargs",
-    "protocol makeflags loop folders placement rules hostspec hostvars",
+    "protocol makeflags loop folders rules hostspec hostvars estimates machines waiting history traces",
+    "protocol makeflags loop folders rules hostspec hostvars estimates machines waiting history traces",
+    "ranking foresight placement simulator",
     "slots slotpool stream streams environment jobserver tree runtime interpose record policy fleet trust",
-    "shims shimstreams maketokens",
+    "shims shimstreams maketokens history_file",
     "inventory_cache inventory setting_values settings",
     "transport transport.base transport.launcher transport.pack transport.pipes transport.local",
     "transport.keyfile transport.sshneeds transport.sshconfig transport.sshterms",
@@ -70,7 +80,7 @@ LAYERS = [
     "tokendesk topmake",
     "coordinator",
     "front summary build",
-    "cli cli.main cli.__main__",
+    "cli cli.simulate cli.main cli.__main__",
 ]
 """From the bottom to the top: a module imports from its own layer and those before it."""
 
