@@ -278,7 +278,7 @@ class Coordinator:
         self._guard(job, lambda: self._take_up(job))
 
     def _say_left(self, ask: protocol.Ask) -> None:
-        """A sub-make has its tokens from elsewhere: when it is one of the first level, its makefile did that."""
+        """A sub-make has its tokens from elsewhere. At the first level that is its makefile's doing."""
         if variable(ask.environment, b"MAKELEVEL") == b"1" and not self._said_left:
             self._said_left = True
             words.say(
