@@ -20,7 +20,7 @@ from d1fleet.transport.base import Channel
 
 @dataclass
 class _Link:
-    """What `connect.start` tells; stands in for `HostLink`."""
+    """What `connect.Logins` tells; stands in for `HostLink`."""
 
     host: Host
     found: list[Channel] = field(default_factory=list)
@@ -42,7 +42,9 @@ def main(config: str, *names: str) -> int:
         target = sshconfig.resolve(host, config_file=config, extra=())
         return ssh.connect(target, "exec cat", timeout_s=60)
 
-    connect.start(loop, links, open_channel)  # type: ignore[arg-type]
+    logins = connect.Logins(loop, open_channel, lambda host: True)
+    for link in links:
+        logins.start(link)  # type: ignore[arg-type]
     while not all(link.found for link in links):
         loop.run_once(1.0)
     print(time.monotonic() - began)

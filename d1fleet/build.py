@@ -18,6 +18,7 @@ from .environment import TravellingEnvironment
 from .errors import D1fleetError, HostError, JobLostError, RuntimeFolderError
 from .fleet import Fleet
 from .folders import cache_folder, slots_directory
+from .inventory_cache import Stamps
 from .loop import Loop
 from .maketokens import TokenFifo, TokenPipes
 from .model import TRANSPORTS, Host
@@ -31,6 +32,7 @@ from .slots import SlotLocks
 from .summary import show_summary
 from .transport import pipes
 from .tree import TreeLock
+from .watch import InventoryWatch, look
 
 _OURS = (signal.SIGTTOU, signal.SIGINT)
 """Signals that the coordinator ignores: make gets them as they were."""
@@ -63,12 +65,17 @@ def fleet_of(settings: Settings) -> Fleet:
         fleet = load_fleet(settings.inventory, settings.project)
     else:
         fleet = Fleet(project="", hosts=settings.hosts or (embedded_host(),))
+    return replace(fleet, hosts=hosts_of(fleet, settings))
+
+
+def hosts_of(fleet: Fleet, settings: Settings) -> tuple[Host, ...]:
+    """The hosts of a fleet, with what the settings say for those that say nothing themselves."""
     hosts = []
     for host in fleet.hosts:
         said = host.transport != TRANSPORTS[0]
         transport = host.transport if said else settings.transport or host.transport
         hosts.append(replace(host, slots=host.slots or settings.slots, transport=transport))
-    return replace(fleet, hosts=tuple(hosts))
+    return tuple(hosts)
 
 
 def with_default_jobs(arguments: Sequence[str], fleet: Fleet, environ: Mapping[str, str]) -> list[str]:
@@ -105,6 +112,8 @@ def run(settings: Settings, make_arguments: Sequence[str]) -> int:
         os.execvp("make", ["make", *make_arguments])
     for note in settings.notes:
         words.say(note)
+    # Before it is read: a change in the meantime is one that the build has not seen.
+    inventory = look(settings.inventory)
     fleet = fleet_of(settings)
     make_arguments = with_default_jobs(make_arguments, fleet, os.environ)
     own = makeflags.top_make([b"make", *map(os.fsencode, make_arguments)], os.environb)
@@ -129,7 +138,16 @@ def run(settings: Settings, make_arguments: Sequence[str]) -> int:
 
         def coordinate(control: socket.socket, group: int) -> None:
             build = _Build(
-                settings, fleet, make_arguments, folder, real_make, shim_dir, runtime, record, ignored
+                settings,
+                fleet,
+                make_arguments,
+                folder,
+                real_make,
+                shim_dir,
+                runtime,
+                record,
+                ignored,
+                inventory,
             )
             if own is not None:
                 build.own = own
@@ -160,6 +178,7 @@ class _Build:
         runtime: Path,
         record: Record,
         ignored: set[signal.Signals],
+        inventory: Stamps,
     ) -> None:
         self._ignored = ignored
         self.own: makeflags.OwnJobserver | None = None
@@ -169,6 +188,8 @@ class _Build:
         self._for_make: list[int] = []
         """Descriptors that make alone is to have."""
         self._runtime = runtime
+        self._inventory = inventory
+        """Its files as they were before it was read."""
         self.settings = settings
         self._fleet = fleet
         self._arguments = [b"make", *map(os.fsencode, make_arguments)]
@@ -234,11 +255,14 @@ class _Build:
             loop, self._socket, self._folder, self._fleet.hosts, policy, environments, self._record
         )
         self.coordinator = coordinator
+        watch = None
         try:
             self._warn_of_make()
             self._start_make(group)
             process.raise_descriptor_limit()  # behind make, which keeps the limit of the user's shell
-            connect.start(loop, coordinator.hosts.links, connector)
+            coordinator.hosts.begin(connect.Logins(loop, connector, connector.answers))
+            if settings.inventory:
+                watch = self._watch_inventory()
             if self._control is not None:
                 self._control.setblocking(False)
                 loop.on_read(self._control.fileno(), self._front_event)
@@ -249,12 +273,21 @@ class _Build:
                 self._broken_off = True  # a fault of ours brought us here
                 os.kill(self._make, signal.SIGTERM)
                 process.wait_for(self._make, 1.0)  # it deletes half-written targets
+            if watch is not None:
+                watch.close()
             coordinator.close()
             connector.close()
             if self._broken_off:
                 process.kill_descendants()
         show_summary(settings.summary, coordinator)
         return self._result()
+
+    def _watch_inventory(self) -> InventoryWatch:
+        def changed(fleet: Fleet) -> None:
+            self.coordinator.hosts.follow(hosts_of(fleet, self.settings))
+
+        inventories, project = self.settings.inventory, self._fleet.project
+        return InventoryWatch(self._loop, inventories, project, self._inventory, changed)
 
     def _warn_of_make(self) -> None:
         if "MAKE" in os.environ:

@@ -1,15 +1,18 @@
 """Connects to a build's hosts, some at a time, in threads: the loop goes on, and the first host gets
-work at once.
+work at once. Hosts that are gone are looked at in the same way.
 """
 
 from __future__ import annotations
 
-import queue
+import contextlib
+import socket
 import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
-from .errors import ConnectError, D1fleetError, HostError, UsageError
+from .errors import D1fleetError, HostError, UsageError
 from .hostlink import HostLink
 from .loop import Loop
 from .model import TRANSPORTS, Host
@@ -20,6 +23,17 @@ AT_ONCE = 16
 """Connections being made at once: sshd's MaxStartups lets 10 unauthenticated ones through for sure, on
 each host.
 """
+
+AGAIN_AT_ONCE = 64
+"""Looks at hosts that are gone, at once: they mostly wait for an answer that does not come, and a hundred
+hosts behind a switch that is off shall not wait for each other. A guess.
+"""
+
+LOOK_LIMIT_S = 2.0
+"""For the answer to a look: time for a second SYN, a second after the first."""
+
+_TARGET_KEPT_S = 60.0
+"""What ssh's configuration says of a host is asked again after this time: somebody may have mended it."""
 
 
 class Connector:
@@ -36,6 +50,38 @@ class Connector:
         self._ssh_options = ssh_options
         self._timeout_s = timeout_s
         self._clients = openssh.Clients()
+        self._targets: dict[Host, tuple[float, sshconfig.SshTarget]] = {}
+        """What was found out of hosts, and when."""
+
+    def answers(self, host: Host) -> bool:
+        """Does anything listen there? True where that cannot be told without a login, as behind a jump host.
+
+        It costs the host one connection without a word: no process here, no login there.
+        """
+        if host.transport == "local":
+            return True
+        try:
+            target = self._target(host)
+        except D1fleetError:
+            return True  # to connect says why
+        if target.proxy or any(each.startswith("Bind") for each in target.only_openssh):
+            return True  # the way there is not ours to go
+        with contextlib.suppress(OSError, UnicodeError):
+            for family, kind, protocol, _, address in socket.getaddrinfo(
+                target.hostname, target.port, target.address_family, socket.SOCK_STREAM
+            ):
+                with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as sock:
+                    sock.settimeout(LOOK_LIMIT_S)
+                    sock.connect(address)
+                    return True
+        return False
+
+    def _target(self, host: Host) -> sshconfig.SshTarget:
+        known_at, target = self._targets.get(host, (0.0, None))
+        if target is None or time.monotonic() - known_at > _TARGET_KEPT_S:
+            target = sshconfig.resolve(host, config_file=self._ssh_config, extra=self._ssh_options)
+            self._targets[host] = (time.monotonic(), target)
+        return target
 
     def __call__(self, host: Host) -> Channel:
         if host.transport == "local":
@@ -43,7 +89,8 @@ class Connector:
         if host.transport not in TRANSPORTS:
             raise UsageError(f"unknown transport {host.transport}", f"use {', '.join(TRANSPORTS)}")
         command = launcher.start_command(host.python)
-        target = sshconfig.resolve(host, config_file=self._ssh_config, extra=self._ssh_options)
+        self._targets.pop(host, None)
+        target = self._target(host)
         if host.transport == "openssh":
             return self._by_openssh(target, command, "as it is set")
         return self._by_what_fits(target, command)
@@ -82,34 +129,86 @@ class Connector:
         self._clients.close()
 
 
-def start(loop: Loop, links: Sequence[HostLink], connect: Callable[[Host], Channel]) -> None:
-    """Connect to all hosts in the background; links are told in the loop's thread."""
-    waiting: queue.SimpleQueue[HostLink] = queue.SimpleQueue()
-    for link in links:
-        waiting.put(link)
+class Logins:
+    """Logs in to hosts in threads; who asked is told in the loop's thread.
 
-    def work() -> None:
-        while True:
-            try:
-                link = waiting.get_nowait()
-            except queue.Empty:
+    Args:
+        connect: makes a connection, as `Connector`.
+        answers: as `Connector.answers`.
+    """
+
+    def __init__(
+        self, loop: Loop, connect: Callable[[Host], Channel], answers: Callable[[Host], bool]
+    ) -> None:
+        self._loop = loop
+        self._connect = connect
+        self._answers = answers
+        self._first = _Threads("connect", AT_ONCE)
+        self._again = _Threads("again", AGAIN_AT_ONCE)
+
+    def start(self, link: HostLink) -> None:
+        """Connect a link for the first time."""
+        self._first.do(lambda: self._try(link.host, link.connected, link.fail))
+
+    def again(
+        self,
+        host: Host,
+        arrived: Callable[[Channel], None],
+        failed: Callable[[D1fleetError], None],
+        absent: Callable[[], None],
+    ) -> None:
+        """Try a host that was gone: one of the three is called."""
+
+        self._again.do(lambda: self._try(host, arrived, failed, absent))
+
+    def _try(
+        self,
+        host: Host,
+        arrived: Callable[[Channel], None],
+        failed: Callable[[D1fleetError], None],
+        absent: Callable[[], None] | None = None,
+    ) -> None:
+        """Connect, if anything listens there where `absent` is given."""
+        try:
+            if absent is not None and not self._answers(host):
+                self._loop.post(absent)
                 return
-            _connect_one(loop, link, connect)
+            channel = self._connect(host)
+        except D1fleetError as error:
+            failure = error
+        except Exception as error:  # a fault of ours must not leave the host connecting for ever
+            failure = D1fleetError(f"connecting failed: {type(error).__name__}: {error}")
+        else:
+            self._loop.post(lambda: arrived(channel))
+            return
+        self._loop.post(lambda: failed(failure))
 
-    for number in range(min(AT_ONCE, len(links))):
-        threading.Thread(target=work, name=f"connect-{number}", daemon=True).start()
 
+class _Threads:
+    """Runs what it is given in threads that end when there is nothing to do."""
 
-def _connect_one(loop: Loop, link: HostLink, connect: Callable[[Host], Channel]) -> None:
-    try:
-        channel = connect(link.host)
-    except D1fleetError as error:
-        failure = error
-    except (
-        Exception
-    ) as error:  # a fault of ours in a thread would otherwise leave the host connecting for ever
-        failure = ConnectError(f"connecting failed: {type(error).__name__}: {error}")
-    else:
-        loop.post(lambda: link.connected(channel))
-        return
-    loop.post(lambda: link.fail(failure))
+    def __init__(self, name: str, most: int) -> None:
+        self._name = name
+        self._most = most
+        self._lock = threading.Lock()
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._running = 0
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Run `work` soon."""
+        with self._lock:
+            self._waiting.append(work)
+            if self._running >= self._most:
+                return
+            self._running += 1
+            number = self._running
+        threading.Thread(target=self._serve, name=f"{self._name}-{number}", daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._running -= 1
+                    return
+                work = self._waiting.popleft()
+            work()

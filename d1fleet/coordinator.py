@@ -613,8 +613,8 @@ class Coordinator:
             exit=message.code if message is not None and not message.infrastructure else None,
             signal=message.signal if message is not None and not message.infrastructure else None,
             infrastructure=message.infrastructure if message is not None else infrastructure,
-            asked_s=round(job.asked_at, 4),
-            placed_s=round(job.placed_at, 4),
+            asked_s=self._record.since(job.asked_at),
+            placed_s=self._record.since(job.placed_at) if job.placed_at else 0.0,
             waited_s=message.waited_s if message is not None else None,
             ran_s=message.ran_s if message is not None else None,
             candidates=job.candidates,
@@ -639,7 +639,7 @@ class Coordinator:
         self.loop.call_later(0.0 if kill else _INTERRUPT_GRACE_S, lambda: self._cancel_all(kill))
 
     def _cancel_all(self, kill: bool) -> None:
-        for link in self.hosts.links:
+        for link in self.hosts.every_link:
             if not link.open:
                 self._answer_jobs_of(link)
         for job in self._attempts.values():
@@ -652,7 +652,7 @@ class Coordinator:
 
     def _answer_rest(self) -> None:
         """Hosts that have not said that they killed their jobs keep the end of the build, not make."""
-        for link in self.hosts.links:
+        for link in self.hosts.every_link:
             self._answer_jobs_of(link)
 
     def end(self, kill: bool, limit_s: float, done: Callable[[], None]) -> None:

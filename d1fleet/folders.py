@@ -49,7 +49,7 @@ def runtime_base(
     uid = os.geteuid() if uid is None else uid
     for base in (environ.get("XDG_RUNTIME_DIR", ""), os.path.join(run_user, str(uid))):
         # After su(1) the variable is still the other user's: then it says nothing about us.
-        if os.path.isabs(base) and _fault(base, uid) is None:
+        if os.path.isabs(base) and folder_fault(base, uid) is None:
             return own_folder(os.path.join(base, "d1fleet"), uid)
     return own_folder(os.path.join(temporary, f"d1fleet-{uid}"), uid)
 
@@ -129,7 +129,7 @@ def own_folder(path: str, uid: int | None = None) -> str:
             raise RuntimeFolderError(
                 f"{path} cannot be made: {error.strerror}", "look at its parent"
             ) from error
-    fault = _fault(path, uid)
+    fault = folder_fault(path, uid)
     if fault is not None:
         raise RuntimeFolderError(f"{path} {fault}", f"find out who made it, then remove it: rm -r {path}")
     return path
@@ -144,7 +144,7 @@ def _is_shared(path: str) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and closed and os.access(path, os.W_OK | os.X_OK)
 
 
-def _fault(path: str, uid: int) -> str | None:
+def folder_fault(path: str, uid: int) -> str | None:
     """Why a folder is not this user's alone; None when it is."""
     try:
         found = os.lstat(path)

@@ -1,28 +1,41 @@
-"""All hosts of a build: which are connected, see the same tree, and how much their machines bear."""
+"""All hosts of a build: which are connected, see the same tree, and how much their machines bear.
+
+They come and go: one that was lost, or was not there at the start, is tried again (`retry.py`), the inventory
+may get more or lose some, and a server may say that its host is drained.
+"""
 
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Sequence
 
 from . import protocol, words
+from .connect import Logins
 from .environment import TravellingEnvironment
-from .errors import HostError, TreeError, UnfitError
+from .errors import ConnectError, D1fleetError, HostError, TreeError, UnfitError
 from .hostlink import HostLink, State
 from .loop import Loop
+from .member import Member
 from .model import Host
 from .placement import HostState, Machine, has_room
 from .policy import Policy
+from .proofs import Proofs
 from .record import Record
 from .server.facts import machine_identity
 from .server.toolchain import fingerprint
 from .toolchains import Toolchains, Verdict
-from .tree import Tree, forget, prove
+from .transport.base import Channel
 
 _SILENCE_CHECK_S = 0.25
 
 _WAIT_SAID_S = 5.0
 """A sub-make that waits longer for a slot on its host is spoken of."""
+
+RETURN_S = 60.0
+"""Under --strict, sub-makes wait for a lost host to come back for so long, where no other is left: time for a
+machine to boot (a guess).
+"""
 
 
 class Hosts:
@@ -52,41 +65,57 @@ class Hosts:
         on_left: Callable[[HostLink, str, float], None],
     ) -> None:
         self._loop = loop
-        self._folder = folder
         self._policy = policy
         self._environment, self._local_environment = environments
         self._record = record
         self._on_ready, self._on_message, self._on_left = on_ready, on_message, on_left
+        self._logins: Logins | None = None
         self._machines = machines
-        self._known_machines: set[str] = set()
-        """Identities of machines that a host has told of."""
-        self._folders = [folder, *policy.trees]
-        self._here = {device for device in map(_device, self._folders) if device is not None}
-        """Devices of these folders."""
-        self._roots = {_mount_point(each): device for each in self._folders if (device := _device(each))}
-        """Where their file systems are mounted here, innermost first -> device."""
-        self._trees: list[Tree] = []
-        """Proofs of these folders that lie there now."""
-        self._unchecked: dict[HostLink, set[int]] = {}
-        """Trees that a host has still to answer for."""
-        self._devices: dict[HostLink, set[int]] = {}
-        """Devices, as seen here, on which a host has the same files as we."""
+        self._proofs = Proofs([folder, *policy.trees], policy.proofs)
         self._toolchains = Toolchains(words.plain(policy.project))
-        self._compared = _kinds(hosts, policy) > 1
-        """Are there hosts that can differ?"""
         self._held: set[HostLink] = set()
         """Hosts that say hello and take no part yet: they wait for what others have."""
         self._took_part: set[HostLink] = set()
-        """Hosts that were up at some time."""
+        """Connections whose hosts were up at some time."""
         self._said_waiting: set[HostLink] = set()
         """Hosts of which it was said that others hold their slots, and is so still."""
         self._ending = False
         self._given_up = False
         self.outlived = 0
         """Processes that had outlived their sub-makes and were ended with the build."""
-        self.links = [self._new_link(host) for host in hosts]
-        if self.links:
+        self._compared = _kinds(hosts, policy) > 1
+        """Are there hosts that can differ?"""
+        self._members: list[Member] = []
+        self._member_of: dict[HostLink, Member] = {}
+        """By their connections of now."""
+        self._former: list[HostLink] = []
+        """Connections that others have replaced, as long as something of theirs may run."""
+        for host in hosts:
+            self._add(host)
+        if self._members:
             self._check_silence()
+
+    def _add(self, host: Host) -> Member:
+        link = self._new_link(host)
+        member = Member(host, link)
+        self._members.append(member)
+        self._member_of[link] = member
+        return member
+
+    @property
+    def links(self) -> list[HostLink]:
+        """The connections of now, or the last ones, one a host."""
+        return [member.link for member in self._members]
+
+    @property
+    def every_link(self) -> list[HostLink]:
+        """Also former connections of which something may run still."""
+        return [*self._former, *self.links]
+
+    @property
+    def states(self) -> list[tuple[str, str]]:
+        """What became of each host, for people: its name, and `ok` or what was wrong."""
+        return [(member.host.name, member.state) for member in self._members]
 
     def _new_link(self, host: Host) -> HostLink:
         policy = self._policy
@@ -116,26 +145,19 @@ class Hosts:
 
     def shares(self, device: int) -> bool:
         """Is a folder on this device in a tree that hosts are asked for?"""
-        return device in self._here
+        return device in self._proofs.here
 
     def for_device(self, device: int) -> list[HostState]:
         """Hosts that see a folder on this device as we do."""
         return [
             link.placement
             for link in self.links
-            if link.placement is not None and device in self._devices.get(link, ())
+            if link.placement is not None and self._proofs.sees(link, device)
         ]
 
     def device_of(self, folder: bytes) -> int:
-        """The device of a folder that a host names, -1 when it is not on a tree that hosts share. Nothing is
-        looked up: a name from elsewhere must not make this machine mount or read anything.
-        """
-        if b".." in folder.split(b"/"):
-            return -1
-        for root, device in self._roots.items():
-            if folder == root or folder.startswith(root.rstrip(b"/") + b"/"):
-                return device
-        return -1
+        """The device of a folder that a host names, -1 when it is not on a tree that hosts share."""
+        return self._proofs.device_of(folder)
 
     def has_machine(self, machine: Machine) -> bool:
         """Is it one of the hosts that are up?"""
@@ -172,20 +194,33 @@ class Hosts:
         return hello.machine if hello is not None else ""
 
     def link_of(self, host: HostState) -> HostLink:
-        return self.links[host.order]
+        return self._members[host.order].link
 
     @property
     def some_may_come(self) -> bool:
-        """Are there hosts that have not had their chance yet?"""
-        return any(
-            link.open and (link.state is not State.UP or link in self._held or self._unchecked.get(link))
-            for link in self.links
+        """Is it worth waiting for a host? For those of the start, until they have had their chance; for one
+        that comes later, only when it is nearly there.
+        """
+        return any(map(self._is_coming, self._members)) or self._some_may_return
+
+    def _is_coming(self, member: Member) -> bool:
+        link = member.link
+        if link.state is not State.UP:
+            return link.open and not member.later
+        return link in self._held or self._proofs.asked(link)
+
+    @property
+    def _some_may_return(self) -> bool:
+        """'No host can ever' is at once, 'none now' has a deadline; only under --strict it is waited for."""
+        now = self._loop.now()
+        return self._policy.strict and any(
+            member.lost_at is not None and now - member.lost_at < RETURN_S for member in self._members
         )
 
     @property
     def some_may_run(self) -> bool:
         """May anything of the build still run on a host?"""
-        return any(link.open or self._wait_s(link) > 0 for link in self.links)
+        return any(link.open or self._wait_s(link) > 0 for link in self.every_link)
 
     def _wait_s(self, link: HostLink) -> float:
         """How long it takes until what a lost host was given has ended there for certain."""
@@ -194,11 +229,11 @@ class Hosts:
 
     # -- hosts come -----------------------------------------------------------------------------------
 
-    def _prove_trees(self) -> None:
-        """Write the proofs, just before a host is asked for them: recipes see what lies in the tree."""
-        if not self._trees:
-            for number, folder in enumerate(self._folders):
-                self._trees.append(prove(number, folder, self._policy.proofs))
+    def begin(self, logins: Logins) -> None:
+        """Connect to all hosts, and from now on to those that come."""
+        self._logins = logins
+        for link in self.links:
+            logins.start(link)
 
     def _admit(self, link: HostLink) -> None:
         """Look at what a host is, before it takes part.
@@ -238,20 +273,16 @@ class Hosts:
     def _settle_toolchains(self) -> None:
         """Hosts that wait for a second opinion do not wait for ever."""
         if self._held and not any(link.open and link.state is not State.UP for link in self.links):
-            self._toolchains.settle(alone=len(self.links) == 1)
+            self._toolchains.settle(alone=len(self._members) == 1)
             self._follow_verdicts()
 
     def _leave_out(self, link: HostLink, error: UnfitError) -> None:
         """Give a host up that takes part already; what it has begun it may end."""
         if link.placement is not None and link.at_work:
-            link.placement.up = False
+            self._member_of[link].unfit = error.message
+            self._bar(link)
             words.say(f"host {link.host.name} gets no more sub-makes: {error}")
-            self._record.write(
-                event="host-drained",
-                host=link.host.name,
-                reason=error.message,
-                fingerprint=_fingerprint(link),
-            )
+            self._write(link, "host-drained", reason=error.message)
         else:
             link.fail(error)
 
@@ -262,57 +293,108 @@ class Hosts:
             return
         if hello is None:
             return
-        name = hello.machine or link.host.name
-        machine = self._machines.setdefault(name, Machine(slots=1))
-        if name not in self._known_machines:
-            self._known_machines.add(name)
-            machine.slots, machine.cpus = max(1, hello.slots), max(1, hello.cpus)
-        try:
-            self._prove_trees()
-        except TreeError as error:
-            self._withdraw_proofs()
-            link.fail(error)
-            return
-        order = self.links.index(link)
+        machine = self._machine_of(link, hello)
+        order = self._members.index(self._member_of[link])
         link.placement = HostState(link.host.name, machine, order, max_jobs=link.host.max_jobs, up=False)
-        self._unchecked[link] = {tree.number for tree in self._trees}
-        for tree in self._trees:
-            link.send(protocol.CheckTree(0, tree.number, tree.folder, tree.nonce, tree.content))
+        try:
+            self._proofs.ask(link)
+        except TreeError as error:
+            self._proofs.withdraw()
+            link.fail(error)
+
+    def _machine_of(self, link: HostLink, hello: protocol.Hello) -> Machine:
+        """The machine behind a name. What a former connection was given there still counts; its size is what
+        the machine says now, unless another name of it takes part.
+        """
+        machine = self._machines.setdefault(hello.machine or link.host.name, Machine(slots=1))
+        if not any(
+            other.open and other.placement and other.placement.machine is machine for other in self.links
+        ):
+            machine.slots, machine.cpus = max(1, hello.slots), max(1, hello.cpus)
+        return machine
 
     def _tree_checked(self, link: HostLink, message: protocol.TreeChecked) -> None:
-        unchecked = self._unchecked.get(link)
-        if unchecked is None or message.tree not in unchecked or link.placement is None:
+        if link.placement is None or not self._proofs.asked(link):
             return
-        unchecked.discard(message.tree)
-        if not message.reason and message.tree < len(self._trees):
-            self._devices.setdefault(link, set()).add(self._trees[message.tree].device)
-        elif message.tree == 0:
+        if not self._proofs.answered(link, message):
             mend = "mount the tree on that host at the same path, or build in a folder that all hosts share"
-            link.fail(HostError(words.plain(message.reason), mend))
-            return
-        if not unchecked:
-            link.placement.up = True
-            self._took_part.add(link)
-            self._record.write(
-                event="host-up",
-                host=link.host.name,
-                slots=link.placement.machine.slots,
-                transport=link.transport,
-                transport_reason=link.transport_reason,
-                fingerprint=_fingerprint(link),
+            link.fail(UnfitError(words.plain(message.reason), mend))
+        elif not self._proofs.asked(link):
+            self._takes_part(link)
+
+    def _takes_part(self, link: HostLink) -> None:
+        member = self._member_of[link]
+        member.retry.up(self._loop.now())
+        if member.error is not None:
+            words.say(
+                f"host {link.host.name}: it is there {'again' if member.lost_at is not None else 'now'}"
             )
-            self._settle_proofs()
+        member.error = member.lost_at = None
+        self._took_part.add(link)
+        self._write(
+            link,
+            "host-up",
+            slots=link.placement.machine.slots if link.placement is not None else 0,
+            transport=link.transport,
+            transport_reason=link.transport_reason,
+        )
+        self._proofs.settle(self.links)
+        self._bar(link)
+
+    def _bar(self, link: HostLink) -> None:
+        """Give it work, or no more, whatever holds now."""
+        if link.placement is not None:
+            link.placement.up = link.open and link in self._took_part and not self._member_of[link].barred
             self._on_ready()
 
-    def _settle_proofs(self) -> None:
-        """Remove the proofs once all hosts that were asked have answered; a later one gets new ones."""
-        if not any(link.open and self._unchecked.get(link) for link in self.links):
-            self._withdraw_proofs()
+    # -- the inventory changes ------------------------------------------------------------------------
 
-    def _withdraw_proofs(self) -> None:
-        for tree in self._trees:
-            forget(tree)
-        self._trees.clear()
+    def follow(self, hosts: Sequence[Host]) -> None:
+        """Go by a new inventory: new hosts come, those that it lost get no more work, and what it says of the
+        others is for their next connection.
+        """
+        if self._ending:
+            return
+        self._compared = self._compared or _kinds(hosts, self._policy) > 1
+        wanted = {host.name: host for host in hosts}
+        for member in list(self._members):
+            host = wanted.pop(member.host.name, None)
+            if host is None:
+                self._remove(member)
+            elif member.removed:
+                self._take_back(member, host)
+            elif host != member.host:
+                member.host = host
+                if member.timer is not None:  # perhaps this was the mend
+                    self._try_later(member, 0.0)
+        for host in wanted.values():
+            member = self._add(host)
+            member.later = True
+            self._write(member.link, "host-added")
+            words.say(f"host {host.name} is new in the inventory")
+            if self._logins is not None:
+                self._logins.start(member.link)
+
+    def _remove(self, member: Member) -> None:
+        if member.removed:
+            return
+        member.removed = True
+        member.stop_trying()
+        self._write(member.link, "host-removed")
+        if member.link.open and member.link not in self._took_part:
+            member.link.fail(HostError("the inventory no longer has it"))
+        else:
+            words.say(f"host {member.host.name} gets no more sub-makes: {member.barred}")
+            self._bar(member.link)
+
+    def _take_back(self, member: Member, host: Host) -> None:
+        member.removed, member.host = False, host
+        self._write(member.link, "host-added")
+        words.say(f"host {host.name} is in the inventory again")
+        if member.link.open:
+            self._bar(member.link)
+        else:
+            self._try_later(member, 0.0)
 
     # -- hosts speak ----------------------------------------------------------------------------------
 
@@ -323,9 +405,9 @@ class Hosts:
             self._tree_checked(link, message)
         elif isinstance(message, protocol.Gone):
             self.outlived += message.left
-            if not self._ending:
-                words.say(f"host {link.host.name}: its server has ended")
-            self._left(link, "its server has ended")
+            self._ended(link)
+        elif isinstance(message, protocol.Drain):
+            self._drain(link, message)
         elif isinstance(message, protocol.FencedLate):
             words.say(f"host {link.host.name} acted {message.late_s:.1f} s after its lease had ended")
         else:
@@ -348,39 +430,124 @@ class Hosts:
         elif not beat.waited_s:
             self._said_waiting.discard(link)
 
+    def _drain(self, link: HostLink, message: protocol.Drain) -> None:
+        """Somebody drains its host, or does so no more."""
+        member = self._member_of[link]
+        reason = (words.plain(message.reason) or "drained") if message.on else ""
+        if reason == member.drained:
+            return
+        member.drained = reason
+        name = link.host.name
+        if reason:
+            words.say(f"host {name} gets no more sub-makes: {reason}")
+        else:
+            words.say(f"host {name} is no longer drained")
+        self._write(link, "host-drained" if reason else "host-undrained", reason=reason)
+        self._bar(link)
+
     # -- hosts go -------------------------------------------------------------------------------------
 
     def _failed(self, link: HostLink) -> None:
-        self._tell(link, "host-failed")
+        if link.error is not None:
+            self._out(link, link.error, "host-failed", self._member_of[link].retry.failed(link.error))
         self._left(link, "")
 
     def _lost(self, link: HostLink) -> None:
-        # One that sees another tree has never taken part, though its server ran.
-        self._tell(link, "host-lost" if link in self._took_part else "host-failed")
-        self._left(link, "its host was lost")
-
-    def _tell(self, link: HostLink, event: str) -> None:
-        error = link.error
-        if error is None or (self._ending and event == "host-failed"):
+        error, member, now = link.error, self._member_of[link], self._loop.now()
+        if link not in self._took_part or error is None:
+            # One that sees another tree has never taken part, though its server ran.
+            self._failed(link)
             return
-        words.say(f"host {link.host.name}: {error}")
-        self._record.write(
-            event=event, host=link.host.name, reason=error.message, fingerprint=_fingerprint(link)
-        )
+        again_s = member.retry.lost(now) if isinstance(error, HostError) else member.retry.failed(error)
+        member.lost_at = now if again_s is not None and not self._ending else None
+        self._out(link, error, "host-lost", again_s)
         wait_s = self._wait_s(link)
         if wait_s > 0:
             words.say(
                 f"host {link.host.name}: what runs there ends in {wait_s:.0f} s at the latest; waiting,"
                 " so that nothing is made by two at once"
             )
+        self._left(link, "its host was lost")
+        self._wait_for_return()
+
+    def _ended(self, link: HostLink) -> None:
+        """Its server has said that nothing of the build is left there."""
+        if not self._ending:
+            member, now = self._member_of[link], self._loop.now()
+            member.lost_at = now
+            self._out(link, HostError("its server has ended"), "host-lost", member.retry.lost(now))
+        self._left(link, "its server has ended")
+        self._wait_for_return()
+
+    def _out(self, link: HostLink, error: D1fleetError, event: str, again_s: float | None) -> None:
+        """It takes no part: say so, if that is news, and try again in `again_s` seconds."""
+        member = self._member_of[link]
+        if again_s is not None:
+            self._try_later(member, again_s)
+        if self._ending and event == "host-failed":
+            return
+        if member.is_news(error):
+            member.error = error
+            # Where somebody has to mend something, that is what counts.
+            passes = isinstance(error, ConnectError) or type(error) is HostError
+            again = "; it is tried again" if passes and member.timer is not None else ""
+            words.say(f"host {link.host.name}: {type(error)(error.message + again, error.mend)}")
+            self._write(link, event, reason=error.message)
+
+    def _wait_for_return(self) -> None:
+        if self._some_may_return and not any(link.placement and link.placement.up for link in self.links):
+            words.say(
+                f"no host is left: sub-makes wait up to {RETURN_S:.0f} s for one to come back (--strict)"
+            )
+            self._loop.call_later(RETURN_S, self._on_ready)
 
     def _left(self, link: HostLink, meaning: str) -> None:
         if link.placement is not None:
             link.placement.up = False
         self._held.discard(link)
-        self._settle_proofs()
+        self._proofs.settle(self.links)
         self._settle_toolchains()
         self._on_left(link, meaning, self._wait_s(link))
+
+    # -- and come again -------------------------------------------------------------------------------
+
+    def _try_later(self, member: Member, delay_s: float) -> None:
+        member.stop_trying()
+        if not self._ending and not member.removed:
+            # Not all at the same moment when they were lost at the same moment.
+            delay_s *= random.uniform(0.9, 1.1)
+            member.timer = self._loop.call_later(delay_s, lambda: self._try(member))
+
+    def _try(self, member: Member) -> None:
+        host = member.host
+        if self._logins is not None and not self._ending:
+            self._logins.again(
+                host,
+                lambda channel: self._arrived(member, host, channel),
+                lambda error: self._not_let_in(member, error),
+                lambda: self._try_later(member, member.retry.absent()),
+            )
+
+    def _not_let_in(self, member: Member, error: D1fleetError) -> None:
+        if not member.link.open and not member.removed:
+            self._out(member.link, error, "host-failed", member.retry.failed(error))
+
+    def _arrived(self, member: Member, host: Host, channel: Channel) -> None:
+        """The login went well: a new connection takes the place of the old one."""
+        if self._ending or member.removed or member.link.open:
+            channel.close()
+            return
+        former = member.link
+        self._former = [link for link in [*self._former, former] if self._wait_s(link) > 0]
+        self._proofs.drop(former)
+        self._took_part.discard(former)
+        del self._member_of[former]
+        self._toolchains.forget(host.name)
+        member.link = self._new_link(host)
+        self._member_of[member.link] = member
+        member.later, member.drained, member.unfit = True, "", ""
+        member.timer = None
+        member.link.connected(channel)
 
     def _check_silence(self) -> None:
         now = self._loop.now()
@@ -403,7 +570,9 @@ class Hosts:
             limit_s: how long those that can answer have for it.
         """
         self._ending = True
-        lost_s = max([0.0, *map(self._wait_s, self.links)])
+        for member in self._members:
+            member.stop_trying()
+        lost_s = max([0.0, *map(self._wait_s, self.every_link)])
         if lost_s and not kill:
             words.say(
                 f"waiting up to {lost_s:.0f} s for what may run on lost hosts; Ctrl-C again does not wait"
@@ -418,7 +587,7 @@ class Hosts:
         self._loop.call_later(limit_s, self._give_up)
 
     def _give_up(self) -> None:
-        uncertain = [link for link in self.links if self._wait_s(link) > 0]
+        uncertain = [link for link in self.every_link if self._wait_s(link) > 0]
         self._given_up = True
         for link in uncertain:
             words.say(f"host {link.host.name}: something of the build may still run there for a while")
@@ -433,7 +602,12 @@ class Hosts:
         """Give everything back."""
         for link in self.links:
             link.disconnect()
-        self._withdraw_proofs()
+        self._proofs.withdraw()
+
+    def _write(self, link: HostLink, event: str, **fields: object) -> None:
+        at_s = self._record.since(self._loop.now())
+        name, found = link.host.name, _fingerprint(link)
+        self._record.write(event=event, host=name, at_s=at_s, fingerprint=found, **fields)
 
 
 def _kinds(hosts: Sequence[Host], policy: Policy) -> int:
@@ -451,18 +625,3 @@ def _is_here(host: Host) -> bool:
     """Do we know, not only from its own words, that this host is this very machine?"""
     address = host.address or host.name
     return host.transport == "local" or address.startswith("127.") or address in ("localhost", "::1")
-
-
-def _mount_point(folder: bytes) -> bytes:
-    """The root of the file system that a folder is on."""
-    device = _device(folder)
-    while folder != b"/" and _device(os.path.dirname(folder)) == device:
-        folder = os.path.dirname(folder)
-    return folder
-
-
-def _device(folder: bytes) -> int | None:
-    try:
-        return os.stat(folder).st_dev
-    except OSError:
-        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from . import inventory_cache
-from .errors import InventoryError, RuntimeFolderError, ToolError
+from .errors import D1fleetError, InventoryError, RuntimeFolderError, ToolError
 from .fleet import Fleet, Inventory
 
 __all__ = ["Fleet", "load_fleet", "load_inventory"]
@@ -53,7 +54,7 @@ def load_inventory(inventories: Sequence[str | Path], cached: bool = True) -> In
             )
         if not os.access(path, os.R_OK):
             raise InventoryError(f"the inventory {path} cannot be read", "see `ls -l` of it")
-    config = _environ_path("ANSIBLE_CONFIG") or _nearest_config(paths[0])
+    config = used_config(paths)
     key = inventory_cache.entry_key(paths, config) if cached else None
     if key is not None:
         known = inventory_cache.remembered(key)
@@ -68,6 +69,11 @@ def load_inventory(inventories: Sequence[str | Path], cached: bool = True) -> In
     if key is not None and key == inventory_cache.entry_key(paths, config):
         inventory_cache.remember(key, inventory)
     return inventory
+
+
+def used_config(inventories: Sequence[str | Path]) -> str | None:
+    """The ansible.cfg for these inventories; None leaves the user's to Ansible."""
+    return _environ_path("ANSIBLE_CONFIG") or _nearest_config(Path(inventories[0]))
 
 
 def _named(paths: Sequence[Path]) -> str:
@@ -200,3 +206,16 @@ def _essence(complaint: str) -> str:
     telling = [line for line in lines if re.search(r"YAML parsing failed|[Vv]ault|[Ee]rror|[Dd]enied", line)]
     places = [line.removeprefix("Origin: ") for line in lines if line.startswith("Origin: /")]
     return (telling or lines or ["it said nothing"])[0] + (f" ({places[0]})" if places else "")
+
+
+def main() -> int:
+    """Print the inventory of our arguments, or what is wrong with it, as JSON: for `watch.py`."""
+    try:
+        print(json.dumps({"inventory": load_inventory(sys.argv[1:]).to_json()}))
+    except D1fleetError as error:
+        print(json.dumps({"error": [error.message, error.mend]}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -28,7 +28,13 @@ _MOST_FILES = 5000
 _MOST_ENTRIES = 50
 """Entries of the cache; the oldest go first."""
 
+_USUAL_CONFIGS = ("~/.ansible.cfg", "/etc/ansible/ansible.cfg")
+
 _PLUGIN = re.compile(rb"^\s*[\"']?plugin[\"']?\s*:", re.MULTILINE)
+
+
+Stamps = tuple[tuple[str, int, int, int], ...]
+"""Path, time, size and inode of files."""
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
@@ -60,7 +66,7 @@ def entry_key(paths: Sequence[Path], config: str | None) -> str | None:
             if len(files) >= _MOST_FILES or _is_program(file, status.st_mode):
                 return None
             files.append((str(file), status.st_mtime_ns, status.st_size))
-        configs = [config, os.path.expanduser("~/.ansible.cfg"), "/etc/ansible/ansible.cfg"]
+        configs = [config, *map(os.path.expanduser, _USUAL_CONFIGS)]
         for name in filter(None, configs):
             with contextlib.suppress(FileNotFoundError):
                 status = os.stat(name)
@@ -72,6 +78,19 @@ def entry_key(paths: Sequence[Path], config: str | None) -> str | None:
     # What is kept of an answer depends on what was read of it at the time.
     everything = [__version__, VARIABLES, version, list(map(str, paths)), config, settings, sorted(files)]
     return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
+
+
+def stamps(paths: Sequence[str | Path], config: str | None) -> Stamps:
+    """What changes when a file of the inventory does, comes or goes; contents are not read."""
+    found = []
+    names = [config, *_USUAL_CONFIGS]
+    with contextlib.suppress(OSError):
+        names += map(str, _files([Path(path) for path in paths]))
+    for name in filter(None, names):
+        with contextlib.suppress(OSError):
+            status = os.stat(os.path.expanduser(name))
+            found.append((name, status.st_mtime_ns, status.st_size, status.st_ino))
+    return tuple(sorted(found))
 
 
 def _is_program(file: Path, mode: int) -> bool:

@@ -361,9 +361,15 @@ class Pause(Message):
 @_message(10, "either")
 @dataclass
 class Drain(Message):
-    """No new attempts here; those at work go on."""
+    """This host gets no new attempts, in no build; those at work go on. From `d1fleet drain`, instead of
+    Welcome, it asks for that (or, with on False, takes it back); from the server it says how things are.
+    """
 
+    on: bool = True
     reason: str = ""
+    """For people."""
+    everybody: bool = False
+    """From the server: it holds for all users' builds, not for this user's alone."""
 
 
 @_message(11, "coordinator")

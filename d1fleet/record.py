@@ -9,6 +9,7 @@ from typing import Any
 
 from . import words
 from .errors import UsageError
+from .loop import Loop
 
 
 class Record:
@@ -17,6 +18,7 @@ class Record:
     def __init__(self, path: str | None) -> None:
         self._file = None
         self._path = path
+        self._began = Loop.now()
         if path is not None:
             try:
                 # For this user alone: command lines can hold what others should not read.
@@ -31,6 +33,10 @@ class Record:
     def wanted(self) -> bool:
         """Is there anybody to write for?"""
         return self._file is not None
+
+    def since(self, moment: float) -> float:
+        """Seconds from the build's start to a moment of the loop."""
+        return round(moment - self._began, 4)
 
     def write(self, **fields: Any) -> None:
         """Add one object."""

@@ -71,9 +71,7 @@ def _hosts(coordinator: Coordinator) -> list[str]:
     """How many ran on each host, and what became of it."""
     counts = coordinator.counts
     rows = [("host", "sub-makes", "failed", "state")]
-    for link in coordinator.hosts.links:
-        name = link.host.name
-        state = link.error.message if link.error is not None else "ok"
+    for name, state in coordinator.hosts.states:
         rows.append((name, str(counts.by_host[name]), str(counts.failed_by_host[name]), state))
     rows += [("this machine", str(count), "", reason) for reason, count in counts.here.most_common()]
     return _table(rows)

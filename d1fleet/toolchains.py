@@ -62,7 +62,8 @@ class Toolchains:
         """Verdicts of earlier hosts that changed since; who reads one takes it away."""
 
     def judge(self, host: str, mismatch: str, hello: Hello) -> Verdict:
-        """What a host's hello says of its toolchain. Each host is judged once, at its hello.
+        """What a host's hello says of its toolchain. A host is judged at its hello, once
+        until it is forgotten.
 
         Args:
             mismatch: one of MISMATCHES.
@@ -81,6 +82,14 @@ class Toolchains:
             return self._compare_parts(hello)
         self._without_record[host] = hello
         return self._compare_hosts(host, hello)
+
+    def forget(self, host: str) -> None:
+        """It is gone, and will be judged anew if it comes again: it is no second opinion on itself."""
+        self._waiting.pop(host, None)
+        self._without_record.pop(host, None)
+        self.decided.pop(host, None)
+        if self._first is not None and self._first[0] == host:
+            self._first = None
 
     def _compare_record(self, host: str, record: Mapping[str, str]) -> Verdict:
         if self._recorded is None:

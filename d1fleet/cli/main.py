@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import shlex
 import sys
@@ -118,8 +119,9 @@ cli.add_command(simulate)
 
 @cli.command(
     cls=_BuildCommand,
-    epilog="Without hosts and inventory, this machine is the fleet. Exit codes are make's own; 80 to 99 are "
-    "d1fleet's. Settings also come from the environment (D1FLEET_HOSTS, D1FLEET_INVENTORY, "
+    epilog="Without hosts and inventory, this machine is the fleet. Hosts that are away are tried again, "
+    "and those that the inventory gains join. Exit codes are make's own; 80 to 99 are d1fleet's. "
+    "Settings also come from the environment (D1FLEET_HOSTS, D1FLEET_INVENTORY, "
     "D1FLEET_PROJECT, D1MAKE_*) and from d1fleet.yml.",
 )
 @click.option("--hosts", metavar="HOSTS", help="[user@]host[:port][/slots], by blanks or commas; `:` is us.")
@@ -158,6 +160,45 @@ def build(rest: list[str], /, **options: Any) -> None:
 
     given = {name: value for name, value in options.items() if value not in (None, ())}
     sys.exit(run(load_settings(given), rest))
+
+
+@cli.command(short_help="Let a host finish what it has, and give it no more.")
+@click.argument("host")
+@click.option("--reason", metavar="TEXT", default="", help="Why, for those whose builds lose it.")
+@click.option("--undo", is_flag=True, help="Let it take work again.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--hosts", metavar="HOSTS", help="As for `d1fleet build`: HOST is one of them.")
+@click.option("--inventory", metavar="PATH", multiple=True, help="Ansible inventory: a file or a folder.")
+@click.option("--project", metavar="GROUP", help="Group of the inventory that has the host.")
+@click.option("--ssh-config", metavar="FILE", help="Configuration file for ssh, as ssh -F.")
+@click.option("--transport", metavar="HOW", help="ssh (the usual), openssh (by OpenSSH's client) or local.")
+@click.option("--connect-timeout", "connect_timeout_s", metavar="S", help="Seconds for a login (10).")
+def drain(host: str, reason: str, undo: bool, as_json: bool, **options: Any) -> None:
+    """Let HOST finish what it has, and give it no more, in builds that run and in later ones.
+
+    That holds until --undo, or until HOST boots anew: for everybody's builds where the login there may write
+    to /run/d1fleet/drain (root may), else for builds of that login alone.
+    """
+    from ..build import fleet_of
+    from ..connect import Connector
+    from ..drain import drain as ask
+    from ..drain import host_of
+    from ..settings import load_settings
+
+    settings = load_settings({name: value for name, value in options.items() if value not in (None, ())})
+    connector = Connector(settings.ssh_config, settings.ssh_options, settings.connect_timeout_s)
+    try:
+        answer = ask(host_of(fleet_of(settings), host), connector, reason, undo)
+    finally:
+        connector.close()
+    whom = "everybody's builds" if answer.everybody else "builds of our login there alone"
+    if as_json:
+        found = {"host": host, "drained": answer.on, "reason": answer.reason, "everybody": answer.everybody}
+        click.echo(json.dumps(found))
+    elif answer.on:
+        click.echo(f"host {host} gets no more sub-makes, in {whom}: {answer.reason}")
+    else:
+        click.echo(f"host {host} takes sub-makes")
 
 
 @cli.command()

@@ -23,6 +23,7 @@ from ..stream import FdStream
 from . import facts, process, supervisor, toolchain
 from .attempt import Attempt
 from .door import Door
+from .drain import Marks
 from .enrolled import enrolled
 from .environment import Environment, HostEnvironment, ProgramFinder
 from .lease import Lease
@@ -62,6 +63,9 @@ class Server:
         self._lease: Lease | None = None
         self._slots: SlotPool | None = None
         self._meter = LoadMeter()
+        self._marks = Marks()
+        self._drained = protocol.Drain(on=False)
+        """What the coordinator knows of this host's marks."""
         self._attempts: dict[int, Attempt] = {}
         self._waiting: deque[Attempt] = deque()
         self._door: Door | None = None
@@ -121,7 +125,10 @@ class Server:
             self._on_welcome(message)
             return
         if self._welcome is None:
-            raise ProtocolError(f"{type(message).__name__} before Welcome")
+            if not isinstance(message, protocol.Drain):
+                raise ProtocolError(f"{type(message).__name__} before Welcome")
+            self._on_drain(message)
+            return
         if message.attempt & 1:
             if self._door is not None:
                 self._door.handle(message)
@@ -155,6 +162,27 @@ class Server:
             attempt.tokens.granted(message.count)
         elif isinstance(message, protocol.Recall) and attempt.tokens is not None:
             attempt.tokens.recall(message.count)
+
+    # -- draining ---------------------------------------------------------------------------------------
+
+    def _on_drain(self, message: protocol.Drain) -> None:
+        """No build has sent this, but somebody who drains the host, or takes that back."""
+        try:
+            if message.on:
+                self._marks.put(message.reason)
+            else:
+                self._marks.take_away()
+        except D1fleetError as error:
+            self.send(protocol.Unfit(reason=error.message, mend=error.mend))
+            self._finish(UnfitError.exit_code)
+            return
+        self.send(self._marks.look())
+
+    def _tell_drained(self) -> None:
+        found = self._marks.look()
+        if found != self._drained:
+            self._drained = found
+            self.send(found)
 
     # -- the beginning --------------------------------------------------------------------------------
 
@@ -392,6 +420,7 @@ class Server:
     def _beat(self) -> None:
         if self._lease is None or self._welcome is None or self._ending:
             return
+        self._tell_drained()
         load = self._meter.sample([os.getpid()])
         self.send(
             protocol.Beat(

@@ -57,7 +57,13 @@ class Peer:
         self._unseen: list[Message] = []
         self._decoder = Decoder("server")
         self._stderr = b""
-        self._environ = {"PATH": self.path, "XDG_RUNTIME_DIR": str(runtime), "LC_ALL": "C"}
+        # TMPDIR: nothing that is said here drains the machine that the tests run on.
+        self._environ = {
+            "PATH": self.path,
+            "XDG_RUNTIME_DIR": str(runtime),
+            "TMPDIR": str(runtime),
+            "LC_ALL": "C",
+        }
         self.process = subprocess.Popen(
             [*prefix, sys.executable, "-E", "-s", "-m", "d1fleet.server"],
             stdin=subprocess.PIPE,

@@ -84,7 +84,7 @@ class LoopbackSshd:
         self.key = folder / "id_ed25519"
         self.ports: list[int] = []
         self.logs = tuple(folder / f"sshd{number}.log" for number in range(servers))
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
 
     @property
     def log(self) -> Path:
@@ -93,7 +93,7 @@ class LoopbackSshd:
     @property
     def pids(self) -> list[int]:
         """Of the listening servers; never of their sessions."""
-        return [server.pid for server in self._running]
+        return [server.pid for server in self._running.values()]
 
     def __enter__(self) -> LoopbackSshd:
         try:
@@ -122,10 +122,16 @@ class LoopbackSshd:
             self._start_server(number)
         self._write_client_files()
 
-    def stop(self) -> None:
-        """End our servers, their sessions, and what those still run; nothing else on this machine."""
-        below = [child for pid in self.pids for child in _descendants(pid)]
-        for server in self._running:
+    def stop(self, alias: str | None = None) -> None:
+        """End our servers, their sessions, and what those still run; nothing else on this machine.
+
+        Args:
+            alias: None for all; else a host whose server is ended alone.
+        """
+        numbers = list(self._running) if alias is None else [self.number_of(alias)]
+        servers = [self._running.pop(number) for number in numbers]
+        below = [child for server in servers for child in _descendants(server.pid)]
+        for server in servers:
             server.terminate()
         # A session ends by itself only when its client goes.
         for process in below:
@@ -134,14 +140,18 @@ class LoopbackSshd:
         for process in psutil.wait_procs(below, timeout=STOP_TIMEOUT_S)[1]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        for server in self._running:
+        for server in servers:
             try:
                 server.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
         psutil.wait_procs(below, timeout=STOP_TIMEOUT_S)
-        self._running.clear()
+
+    def restart(self, alias: str) -> None:
+        """Start a host's server again after `stop`, on the port that it had; returns when it listens."""
+        if not self._run_server(self.number_of(alias), self.port_of(alias)):
+            raise RuntimeError(f"the sshd of {alias} does not start again")
 
     def sessions(self) -> list[psutil.Process]:
         """The sshd processes that serve a login now."""
@@ -161,7 +171,11 @@ class LoopbackSshd:
         return sum(log.read_text(errors="replace").count(text) for log in self.logs if log.exists())
 
     def port_of(self, alias: str) -> int:
-        return self.ports[self.aliases.index(alias) % len(self.ports)]
+        return self.ports[self.number_of(alias)]
+
+    def number_of(self, alias: str) -> int:
+        """Which of the servers it is."""
+        return self.aliases.index(alias) % len(self.logs)
 
     def ssh(self, alias: str, *command: str) -> list[str]:
         """The argv that runs `command` on `alias` with OpenSSH's client."""
@@ -176,25 +190,32 @@ class LoopbackSshd:
         return key.with_name(f"{key.name}-cert.pub")
 
     def _start_server(self, number: int) -> None:
-        sshd = find_sshd()
-        if sshd is None:
-            raise RuntimeError(missing_reason())
         log, config = self.logs[number], self.folder / f"sshd_config{number}"
         # Between choosing a free port and listening on it somebody else can take it.
         for _ in range(5):
             port = _free_port(self.address)
             config.write_text(self._server_config(number, port))
-            argv = [str(sshd), "-D", "-f", str(config), "-E", str(log)]
-            # sshd is handed no file of ours, and its sessions have no variable of ours either.
-            env = {name: os.environ[name] for name in ("PATH", "HOME", "USER") if name in os.environ}
-            server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=env, start_new_session=True)
-            self._running.append(server)
-            if _listens(server, self.address, port):
+            if self._run_server(number, port):
                 self.ports.append(port)
                 return
-            self._running.pop()
         last = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
-        raise RuntimeError(f"{sshd} does not start (status {server.returncode}):\n{last}")
+        raise RuntimeError(f"sshd does not start:\n{last}")
+
+    def _run_server(self, number: int, port: int) -> bool:
+        """Start a server by its configuration; does it listen?"""
+        sshd = find_sshd()
+        if sshd is None:
+            raise RuntimeError(missing_reason())
+        config = self.folder / f"sshd_config{number}"
+        argv = [str(sshd), "-D", "-f", str(config), "-E", str(self.logs[number])]
+        # sshd is handed no file of ours, and its sessions have no variable of ours either.
+        env = {name: os.environ[name] for name in ("PATH", "HOME", "USER") if name in os.environ}
+        server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=env, start_new_session=True)
+        self._running[number] = server
+        if _listens(server, self.address, port):
+            return True
+        del self._running[number]
+        return False
 
     def _server_config(self, number: int, port: int) -> str:
         ours: dict[str, str | int] = {

@@ -54,6 +54,7 @@ PURE = [
     "makeargs",
     "rules",
     "environment",
+    "retry",
     "server.lease",
     "transport.launcher",
     "sshargs",
@@ -64,8 +65,7 @@ IO_MODULES = {
 }  # fmt: skip
 
 LAYERS = [
-    "errors model makeargs locks tokens server.lease words inherited sshargs",
-    "protocol makeflags loop folders rules hostspec hostvars estimates machines waiting history traces",
+    "errors model makeargs locks tokens server.lease words inherited sshargs retry",
     "protocol makeflags loop folders rules hostspec hostvars estimates machines waiting history traces",
     "ranking foresight placement simulator",
     "slots slotpool stream streams environment jobserver tree runtime interpose record policy fleet trust",
@@ -73,13 +73,14 @@ LAYERS = [
     "inventory_cache inventory setting_values settings",
     "transport transport.base transport.launcher transport.pack transport.pipes transport.local",
     "transport.keyfile transport.sshneeds transport.sshconfig transport.sshterms",
-    "transport.openssherrors",
+    "transport.openssherrors watch",
     "transport.ssherrors transport.sshkeys transport.sshchannel transport.ssh transport.openssh",
     "hostlink toolchains",
-    "hosts askers job connect",
+    "proofs member connect",
+    "hosts askers job",
     "tokendesk topmake",
     "coordinator",
-    "front summary build",
+    "front summary build drain",
     "cli cli.simulate cli.main cli.__main__",
 ]
 """From the bottom to the top: a module imports from its own layer and those before it."""

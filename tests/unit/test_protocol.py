@@ -199,7 +199,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "negative": (_control(7, {"seq": -1}), "seq is not of type int"),
     "more than 64 bits": (_control(7, {"seq": 1 << 64}), "seq is not of type int"),
     "number for a bool": (_control(9, {"on": 1}), "on is not of type bool"),
-    "number for text": (_control(10, {"reason": 1}), "reason is not of type str"),
+    "number for text": (
+        _control(10, {"on": True, "reason": 1, "everybody": False}),
+        "reason is not of type str",
+    ),
     "stream 3": (_frame(30, b"\x03\0x"), "no such stream 3"),
     "data cut off": (_frame(30, b"\x01"), "cut off"),
 }

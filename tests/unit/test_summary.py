@@ -13,7 +13,7 @@ from d1fleet.summary import show_summary
 
 def coordinator(*jobs: ShownJob) -> Any:
     """What of a coordinator a summary is made from."""
-    return SimpleNamespace(counts=Counts(jobs=list(jobs)), hosts=SimpleNamespace(links=[]))
+    return SimpleNamespace(counts=Counts(jobs=list(jobs)), hosts=SimpleNamespace(states=[]))
 
 
 def test_why_there_is_nothing_to_show(capfd: pytest.CaptureFixture[str]) -> None:

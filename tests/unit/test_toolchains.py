@@ -53,6 +53,23 @@ def test_the_first_host_waits_until_another_has_what_the_record_says() -> None:
     assert "cc: gcc 12" in toolchains.decided["alder"].reason
 
 
+def test_a_host_that_comes_again_is_no_second_opinion_on_itself() -> None:
+    toolchains = Toolchains("demo")
+    for _ in range(2):
+        assert toolchains.judge("alder", "exclude", recorded(THEIRS)) == WAITS
+        toolchains.forget("alder")
+    assert toolchains.judge("birch", "exclude", recorded(OURS)) == FINE
+    assert not toolchains.decided
+
+
+def test_without_records_a_host_that_comes_again_is_not_compared_with_itself() -> None:
+    toolchains = Toolchains("demo")
+    toolchains.judge("alder", "exclude", Hello(toolchain=OURS))
+    toolchains.forget("alder")
+    assert toolchains.judge("alder", "exclude", Hello(toolchain=THEIRS)) == FINE
+    assert "differs from alder's" in toolchains.judge("birch", "exclude", Hello(toolchain=OURS)).note
+
+
 def test_hosts_that_were_upgraded_together_take_part() -> None:
     toolchains = Toolchains("demo")
     newer = OURS | {"cc": "gcc 15"}

@@ -1,0 +1,176 @@
+"""Sees that an inventory has changed, and has it read again, while a build goes on.
+
+Looking is a thread's work: where the inventory lies on a file server that hangs, a build's leases go on.
+Reading is a process's: Ansible takes a second or two, and its library changes what belongs to all threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from . import words
+from .errors import D1fleetError, InventoryError
+from .fleet import Fleet, Inventory
+from .inventory import used_config
+from .inventory_cache import Stamps, stamps
+from .loop import Loop
+from .transport import pipes
+
+LOOK_S = 0.5
+"""Between two looks."""
+
+_SHARE = 0.02
+"""Looking takes at most this part of the time: an inventory of thousands of files is looked at less often."""
+
+
+def look(inventories: Sequence[str]) -> Stamps:
+    """An inventory's files as they are now."""
+    return stamps(inventories, used_config(inventories)) if inventories else ()
+
+
+class InventoryWatch:
+    """Calls back with the project's hosts when the inventory has changed.
+
+    What programs and plugins of an inventory would answer now is not asked every second: they run again when
+    a file of the inventory has changed, their own included.
+
+    Args:
+        inventories: as for `load_inventory`.
+        project: the one that the build has taken.
+        read: its files as they were before it was read, by `look`.
+        on_change: called in the loop's thread.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        inventories: Sequence[str],
+        project: str,
+        read: Stamps,
+        on_change: Callable[[Fleet], None],
+    ) -> None:
+        self._loop = loop
+        self._inventories = inventories
+        self._project = project
+        self._on_change = on_change
+        self._ended = threading.Event()
+        self._reader: _Reader | None = None
+        self._changed_meanwhile = False
+        self._said = ""
+        self._thread = threading.Thread(target=self._watch, args=(read,), name="inventory", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more; what is being read is of no use now."""
+        self._ended.set()
+        self._thread.join(LOOK_S)  # no longer: it may hang with a file server
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _watch(self, read: Stamps) -> None:
+        last: Stamps | None = None
+        pause_s = LOOK_S
+        while not self._ended.wait(pause_s):
+            began = time.monotonic()
+            found = look(self._inventories)
+            # Editors write in several steps: what has changed has to stay as it is for a moment.
+            if found != read and found == last:
+                read = found
+                self._loop.post(self._read)
+            last = found
+            pause_s = max(LOOK_S, (time.monotonic() - began) / _SHARE)
+
+    def _read(self) -> None:
+        if self._ended.is_set():
+            return
+        if self._reader is not None:
+            self._changed_meanwhile = True
+            return
+        try:
+            self._reader = _Reader(self._loop, self._inventories, self._has_read)
+        except D1fleetError as error:
+            self._complain(error)
+
+    def _has_read(self, answer: Inventory | D1fleetError) -> None:
+        self._reader = None
+        if self._changed_meanwhile:
+            self._changed_meanwhile = False
+            self._read()
+            return
+        try:
+            if isinstance(answer, D1fleetError):
+                raise answer
+            fleet = answer.fleet(self._project)
+        except D1fleetError as error:
+            self._complain(error)
+            return
+        self._said = ""
+        self._on_change(fleet)
+
+    def _complain(self, error: D1fleetError) -> None:
+        if str(error) != self._said:
+            self._said = str(error)
+            words.say(f"the inventory has changed and cannot be followed, hosts stay as they are: {error}")
+
+
+class _Reader:
+    """A process that reads the inventory."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        inventories: Sequence[str],
+        done: Callable[[Inventory | D1fleetError], None],
+    ) -> None:
+        self._loop = loop
+        self._done = done
+        # -P: not from the build's folder, where anything may lie.
+        argv = [sys.executable, "-P", "-m", "d1fleet.inventory", *inventories]
+        ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        path = os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))
+        self._process = pipes.start(argv, {**os.environ, "PYTHONPATH": path})
+        assert self._process.stdin and self._process.stdout and self._process.stderr
+        self._process.stdin.close()
+        self._process.stderr.close()
+        self._out = self._process.stdout
+        os.set_blocking(self._out.fileno(), False)
+        self._data = bytearray()
+        loop.on_read(self._out.fileno(), self._readable)
+
+    def _readable(self) -> None:
+        with suppress(BlockingIOError):
+            data = os.read(self._out.fileno(), 1 << 16)
+            self._data += data
+            if not data:
+                self.close()
+                self._done(_answer(bytes(self._data)))
+
+    def close(self) -> None:
+        """End it, with what it has started."""
+        self._loop.forget(self._out.fileno())
+        self._out.close()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(1.0)
+        pipes.started_pids.discard(self._process.pid)
+
+
+def _answer(data: bytes) -> Inventory | D1fleetError:
+    """What the process has said: an inventory, or what is wrong with it."""
+    try:
+        said = json.loads(data)
+        if "error" in said:
+            return InventoryError(*said["error"])
+        return Inventory.of(said["inventory"])
+    except (ValueError, KeyError, TypeError) as error:
+        return InventoryError(f"reading it ended without an answer ({error})", "start the build again")
