@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.trees.invariants import credits_of, debt_s, violations
 from tests.trees.plan import Make, Step
 from tests.trees.trace import Ran, at_once, makespan_s, most_at_once, parse, utilisation
-from tests.trees.traced import plan_of
+from tests.trees.traced import plain_recipes, plan_of
 
 
 def ran(
@@ -83,6 +85,25 @@ def test_the_plan_of_a_trace() -> None:
             Step("prog", 1.0, frozenset([0, 1])),
         ),
     )
+
+
+def test_plain_recipes_of_a_parallel_build() -> None:
+    """Two makes on two hosts; what follows the step that called one of them waits for that one's recipes."""
+    trace = [
+        ran("sub", 0, 5, make=1),
+        ran("o1", 1, 2, "g", make=2, parent="sub"),
+        replace(ran("o1", 2, 3, "g", make=2, parent="sub"), key="second line"),
+        ran("other", 0, 6, make=1),
+        ran("prog", 6, 7, make=1, needs="sub other"),
+    ]
+    recipes, before = plain_recipes(trace)
+    assert [(each.target, each.start_s, each.end_s) for each in recipes] == [
+        ("other", 0, 6),
+        ("o1", 1, 3),
+        ("prog", 6, 7),
+    ]
+    assert before == {"o1": frozenset(), "other": frozenset(), "prog": {"o1", "other"}}
+    assert utilisation(recipes, before, 2).contended_s == 3
 
 
 def test_lines_of_one_target_are_one_step() -> None:

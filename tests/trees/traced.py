@@ -14,17 +14,21 @@ What is assumed:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from tests.trees.plan import Make, Step
+from tests.trees.plan import Make, Step, order
 from tests.trees.trace import Ran
 
 MakeKey = tuple[str, str, int]
 """A make by the recipe that called it, its host, and its pid there."""
 
 
-def plan_of(trace: Sequence[Ran]) -> Make:
+def plan_of(trace: Sequence[Ran], name: Callable[[Ran], str] = lambda ran: ran.target) -> Make:
     """What a traced build did.
+
+    Args:
+        name: of a step, from its first line.
 
     Raises:
         ValueError: not every recipe has ended, or there was no make, or more than one.
@@ -33,16 +37,42 @@ def plan_of(trace: Sequence[Ran]) -> Make:
         raise ValueError("there are recipes without an end")
     by_make: dict[MakeKey, list[Ran]] = defaultdict(list)
     for ran in sorted(trace, key=lambda each: each.start_s):
-        by_make[ran.parent, ran.host, ran.parent_pid].append(ran)
+        by_make[_make_of(ran)].append(ran)
     below: dict[str, list[MakeKey]] = defaultdict(list)
     for key in by_make:
         below[key[0]].append(key)
     if len(below[""]) != 1:
         raise ValueError(f"{len(below[''])} top makes, not one")
-    return _make(below[""][0], by_make, below)
+    return _make(below[""][0], by_make, below, name)
 
 
-def _make(key: MakeKey, by_make: dict[MakeKey, list[Ran]], below: dict[str, list[MakeKey]]) -> Make:
+def plain_recipes(trace: Sequence[Ran]) -> tuple[list[Ran], dict[str, frozenset[str]]]:
+    """The recipes of a traced build that called no make, for `utilisation`: one for all lines of a target.
+
+    The build may have been parallel, and on many hosts. Their targets are keys, unique; the second value says
+    what each of them waits for.
+
+    Raises:
+        ValueError: as `plan_of`.
+    """
+    before = order(plan_of(trace, lambda ran: ran.key))
+    first: dict[tuple[MakeKey, str], Ran] = {}
+    for ran in sorted(trace, key=lambda each: each.start_s):
+        key = (_make_of(ran), ran.target)
+        first[key] = replace(first.get(key, replace(ran, target=ran.key)), end_s=ran.end_s)
+    return [ran for ran in first.values() if ran.target in before], before
+
+
+def _make_of(ran: Ran) -> MakeKey:
+    return ran.parent, ran.host, ran.parent_pid
+
+
+def _make(
+    key: MakeKey,
+    by_make: dict[MakeKey, list[Ran]],
+    below: dict[str, list[MakeKey]],
+    name: Callable[[Ran], str],
+) -> Make:
     lines: dict[str, list[Ran]] = defaultdict(list)
     for ran in by_make[key]:
         lines[ran.target].append(ran)
@@ -53,11 +83,11 @@ def _make(key: MakeKey, by_make: dict[MakeKey, list[Ran]], below: dict[str, list
         own_s = 0.0
         for ran in rans:
             groups = _groups(below.get(ran.key, []), by_make, below)
-            calls += [tuple(_make(each, by_make, below) for each in keys) for keys, _ in groups]
+            calls += [tuple(_make(each, by_make, below, name) for each in keys) for keys, _ in groups]
             own_s += max(0.0, ran.length_s - sum(length_s for _, length_s in groups))
         after = {numbers[need] for ran in rans for need in ran.needs if need in numbers}
         earlier = frozenset(number for number in after if number < numbers[target])
-        steps.append(Step(target, own_s, earlier, tuple(calls)))
+        steps.append(Step(name(rans[0]), own_s, earlier, tuple(calls)))
     return Make(by_make[key][0].folder, tuple(steps))
 
 
