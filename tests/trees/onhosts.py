@@ -29,7 +29,7 @@ D1FLEET = (sys.executable, "-m", "d1fleet.cli", "build")
 CHECKOUT = Path(__file__).parents[2]
 
 
-class BuildFailed(Exception):
+class BuildFailed(RuntimeError):
     """A build did not end well; the text has its last lines."""
 
 
