@@ -10,24 +10,58 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from tests.trees.trace import Ran, at_once
+from tests.trees.trace import Ran, at_once, steps
 
 Extra = Sequence[tuple[float, int]]
 """From when on how many recipes more than slots a host may run; in time order."""
 
 
 def credits_of(record: Sequence[Mapping[str, Any]]) -> dict[str, Extra]:
-    """The credits outstanding on each host, from the record.
+    """How many recipes more than slots each host may have, at most, from the record of a build.
 
-    An event `credit` has `host`, `at_s` (CLOCK_BOOTTIME, as all times in a record) and `outstanding`: how
-    many recipes there wait from then on for jobs that were placed elsewhere. A record without such events
-    allows none.
+    A job that a host asked for (`asked_from`) and that ran on another one lends its slot there from when it
+    was placed until it ended. Then its recipe goes on, and what was started meanwhile by the lent slot still
+    runs: that is debt, and it lasts until the last job ends that was placed on the host meanwhile.
+
+    Where the record has events `credit` it says so itself, and these count alone: `host`, `at_s`
+    (CLOCK_BOOTTIME, as all times in a record) and `outstanding`, credits and debt together, from then on.
     """
+    told = [entry for entry in record if entry["event"] == "credit"]
     found: dict[str, list[tuple[float, int]]] = {}
-    for entry in record:
-        if entry["event"] == "credit":
-            found.setdefault(entry["host"], []).append((entry["at_s"], entry["outstanding"]))
-    return {host: sorted(extra) for host, extra in found.items()}
+    for entry in told:
+        found.setdefault(entry["host"], []).append((entry["at_s"], entry["outstanding"]))
+    if told:
+        return {host: sorted(extra) for host, extra in found.items()}
+    jobs = [entry for entry in record if entry["event"] == "job" and entry["host"]]
+    lent: dict[str, list[tuple[float, float]]] = {}
+    for job in jobs:
+        host = job.get("asked_from")
+        if not host or job["host"] == host or job["local_reason"]:
+            continue
+        end_s = _end_s(job)
+        above = _above(job, jobs)
+        owed = [
+            _end_s(other)
+            for other in jobs
+            if other["host"] == host and other["placed_s"] < end_s and other["job"] not in above
+        ]
+        lent.setdefault(host, []).append((job["placed_s"], max([end_s, *owed])))
+    return {host: steps(spans) for host, spans in lent.items()}
+
+
+def _end_s(job: Mapping[str, Any]) -> float:
+    return float(job["placed_s"] + (job["waited_s"] or 0) + (job["ran_s"] or 0))
+
+
+def _above(job: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> set[int]:
+    """The numbers of the jobs that called it, directly or not."""
+    parents = {each["job"]: each.get("parent") for each in jobs}
+    found: set[int] = set()
+    parent = job.get("parent")
+    while parent is not None and parent not in found:
+        found.add(parent)
+        parent = parents.get(parent)
+    return found
 
 
 def violations(

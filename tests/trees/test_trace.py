@@ -155,3 +155,25 @@ def test_credits_allow_more_until_they_end() -> None:
     assert debt_s(trace, SLOTS, extra) == {"h": 0, "g": 1.0}
     late = [ran("a", 0, 5, "g"), ran("b", 3.5, 4, "g")]
     assert len(violations(late, SLOTS, 3, extra)) == 1
+
+
+def job(
+    number: int, parent: int | None, asked_from: str | None, host: str, placed_s: float, ran_s: float
+) -> dict[str, object]:
+    names = ("job", "parent", "asked_from", "host", "placed_s", "ran_s")
+    values = (number, parent, asked_from, host, placed_s, ran_s)
+    return {"event": "job", "local_reason": None, "waited_s": 0.0, **dict(zip(names, values, strict=True))}
+
+
+def test_credit_and_debt_follow_from_jobs() -> None:
+    """A job on g waits from 1 to 3 for one on h; one that was placed on g meanwhile runs until 5."""
+    record = [
+        job(1, None, None, "g", 0.0, 9.0),
+        job(2, 1, "g", "h", 1.0, 2.0),
+        job(3, None, None, "g", 2.0, 3.0),
+        job(4, None, None, "g", 6.0, 1.0),
+        job(5, 1, "g", "g", 7.0, 1.0),  # it stayed
+    ]
+    assert credits_of(record) == {"g": [(1.0, 1), (5.0, 0)]}
+    alone = [record[0], record[1]]
+    assert credits_of(alone) == {"g": [(1.0, 1), (3.0, 0)]}
