@@ -16,7 +16,7 @@ from tests.packages.trees import BuildFailed, Products, Site, differences
 from tests.support.debsource import SourceUnavailable
 from tests.trees import made
 from tests.trees.figures import Figures, keep, table
-from tests.trees.invariants import credits_of, violations
+from tests.trees.invariants import credits_of, debt_s, violations
 from tests.trees.onhosts import D1FLEET, SLOTS, Place, Tree, describe, measure
 from tests.trees.packages import CASES, Case
 from tests.trees.plan import order
@@ -87,7 +87,9 @@ def test_made(place: Place) -> None:
     place.fleet(tree, STAMP_LOG=str(log))
     record = [json.loads(line) for line in (place.shared / "made.record").read_text().splitlines()]
     slots = {host.name: SLOTS for host in place.containers} | {_here(): HOSTS * SLOTS}
-    assert violations(read(log), slots, HOSTS * SLOTS, credits_of(record)) == []
+    trace, extra = read(log), credits_of(record)
+    print(f"seconds beyond slots and credits: {debt_s(trace, slots, extra)}")
+    assert violations(trace, slots, HOSTS * SLOTS, extra) == []
 
 
 def _last(path: str) -> str:
