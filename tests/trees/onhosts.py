@@ -210,7 +210,7 @@ def measure(
     known = figures(plan, len(place.containers), SLOTS)
     place.fleet(tree, trace)
     recipes, before = plain_recipes(read(trace))
-    use = utilisation(recipes, before, len(place.containers) * SLOTS)
+    use = utilisation(recipes, before, len(place.containers), SLOTS)
     found = Figures(
         tree.name,
         place.words,

@@ -56,12 +56,12 @@ def test_utilisation_counts_only_while_enough_is_ready() -> None:
     """Two slots: b runs beside a, c could have and did not; d has to wait for all, alone."""
     trace = [ran("a", 0, 4), ran("b", 0, 1), ran("c", 3, 4), ran("d", 4, 6)]
     before = {"a": frozenset[str](), "b": frozenset[str](), "c": frozenset[str](), "d": frozenset("abc")}
-    found = utilisation(trace, before, 2)
+    found = utilisation(trace, before, 1, 2)
     assert found.contended_s == 4
     assert found.busy_share == pytest.approx((2 + 1 + 1 + 2) / 8)
     assert found.over_all_share == pytest.approx(8 / 12)
     with pytest.raises(ValueError):
-        utilisation([*trace, ran("z", 0, 1)], before, 2)
+        utilisation([*trace, ran("z", 0, 1)], before, 1, 2)
 
 
 def test_the_plan_of_a_trace() -> None:
@@ -103,7 +103,16 @@ def test_plain_recipes_of_a_parallel_build() -> None:
         ("prog", 6, 7),
     ]
     assert before == {"o1": frozenset(), "other": frozenset(), "prog": {"o1", "other"}}
-    assert utilisation(recipes, before, 2).contended_s == 3
+    assert utilisation(recipes, before, 2, 1).contended_s == 3
+
+
+def test_recipes_of_one_make_fill_one_host_at_most() -> None:
+    trace = [ran(name, number, number + 1) for number, name in enumerate("abcd")]
+    before = {name: frozenset[str]() for name in "abcd"}
+    assert utilisation(trace, before, 1, 2).contended_s == 3
+    assert utilisation(trace, before, 2, 1).contended_s == 0
+    others = [replace(each, parent_pid=number % 2) for number, each in enumerate(trace)]
+    assert utilisation(others, before, 2, 1).contended_s == 3
 
 
 def test_lines_of_one_target_are_one_step() -> None:

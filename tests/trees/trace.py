@@ -38,6 +38,11 @@ class Ran:
     cpu_s: float | None = None
 
     @property
+    def make(self) -> tuple[str, str, int]:
+        """Whose recipe it is: the recipe that called that make, its host, and its pid there."""
+        return self.parent, self.host, self.parent_pid
+
+    @property
     def length_s(self) -> float:
         """How long it ran; 0 where it stamped no end."""
         return 0.0 if self.end_s is None else self.end_s - self.start_s
@@ -126,7 +131,7 @@ class Utilisation:
     """How well slots were used.
 
     Attributes:
-        contended_s: how long there were at least as many recipes ready or running as slots.
+        contended_s: how long enough recipes were ready or running to fill all slots.
         busy_share: slots in use then, of all slots; 1.0 where that was never so.
         over_all_share: the same for the whole makespan.
     """
@@ -136,13 +141,15 @@ class Utilisation:
     over_all_share: float
 
 
-def utilisation(trace: Sequence[Ran], before: Mapping[str, frozenset[str]], slots: int) -> Utilisation:
+def utilisation(
+    trace: Sequence[Ran], before: Mapping[str, frozenset[str]], hosts: int, slots: int
+) -> Utilisation:
     """Of a build whose structure is known.
 
     Args:
         before: by target, the targets that have to end before it may start (`plan.order`). A recipe is ready
             from their end on, whoever has asked for it by then; one without any from the first start.
-        slots: of the whole fleet.
+        slots: of each host. Recipes of one make cannot fill more than these, however many are ready.
 
     Raises:
         ValueError: the trace has other targets, or one twice.
@@ -151,26 +158,41 @@ def utilisation(trace: Sequence[Ran], before: Mapping[str, frozenset[str]], slot
     if len(by_name) != len(trace) or not by_name.keys() <= before.keys():
         raise ValueError("the trace is of another build")
     first_s = min((ran.start_s for ran in trace), default=0.0)
-    wanted = []
+    wanted: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
     for ran in trace:
         ends = [by_name[name].end_s for name in before[ran.target] if name in by_name]
         # One that was killed does not tell when it ended: what follows it is ready from its own start.
         ready_s = max((ran.start_s if end is None else end for end in ends), default=first_s)
-        wanted.append((min(ready_s, ran.start_s), ran.start_s if ran.end_s is None else ran.end_s))
-    demand = steps(wanted)
-    busy = at_once(trace)
+        span = (min(ready_s, ran.start_s), ran.start_s if ran.end_s is None else ran.end_s)
+        wanted.setdefault(ran.make, []).append(span)
+    total = hosts * slots
     contended_s = used_s = 0.0
-    for start, end, ready, running in _together(demand, busy):
-        if ready >= slots:
+    for start, end, ready, running in _together(_capped(wanted.values(), slots), at_once(trace)):
+        if ready >= total:
             contended_s += end - start
-            used_s += min(running, slots) * (end - start)
+            used_s += min(running, total) * (end - start)
     whole_s = makespan_s(trace)
     work_s = sum(ran.length_s for ran in trace)
     return Utilisation(
         contended_s,
-        used_s / (slots * contended_s) if contended_s else 1.0,
-        work_s / (slots * whole_s) if whole_s else 1.0,
+        used_s / (total * contended_s) if contended_s else 1.0,
+        work_s / (total * whole_s) if whole_s else 1.0,
     )
+
+
+def _capped(spans: Iterable[Sequence[tuple[float, float]]], most: int) -> list[tuple[float, int]]:
+    """As `steps`, for all lists of spans together; each counts at most so much."""
+    changes: dict[float, int] = {}
+    for each in spans:
+        was = 0
+        for when, number in steps(each):
+            changes[when] = changes.get(when, 0) + min(number, most) - was
+            was = min(number, most)
+    total, found = 0, []
+    for when in sorted(changes):
+        total += changes[when]
+        found.append((when, total))
+    return found
 
 
 def _together(

@@ -37,7 +37,7 @@ def plan_of(trace: Sequence[Ran], name: Callable[[Ran], str] = lambda ran: ran.t
         raise ValueError("there are recipes without an end")
     by_make: dict[MakeKey, list[Ran]] = defaultdict(list)
     for ran in sorted(trace, key=lambda each: each.start_s):
-        by_make[_make_of(ran)].append(ran)
+        by_make[ran.make].append(ran)
     below: dict[str, list[MakeKey]] = defaultdict(list)
     for key in by_make:
         below[key[0]].append(key)
@@ -58,13 +58,9 @@ def plain_recipes(trace: Sequence[Ran]) -> tuple[list[Ran], dict[str, frozenset[
     before = order(plan_of(trace, lambda ran: ran.key))
     first: dict[tuple[MakeKey, str], Ran] = {}
     for ran in sorted(trace, key=lambda each: each.start_s):
-        key = (_make_of(ran), ran.target)
+        key = (ran.make, ran.target)
         first[key] = replace(first.get(key, replace(ran, target=ran.key)), end_s=ran.end_s)
     return [ran for ran in first.values() if ran.target in before], before
-
-
-def _make_of(ran: Ran) -> MakeKey:
-    return ran.parent, ran.host, ran.parent_pid
 
 
 def _make(
