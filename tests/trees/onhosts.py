@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.containers import ContainerHosts
 from tests.trees.figures import Figures
 from tests.trees.plan import Make, figures, scaled, work_s
-from tests.trees.stamp import tracing_arguments, tracing_environment
+from tests.trees.stamp import tracing_environment
 from tests.trees.trace import Ran, read, utilisation
 from tests.trees.traced import plain_recipes, plan_of
 
@@ -91,14 +91,8 @@ class Place:
     def plain(self, tree: Tree, trace: Path | None = None) -> Built:
         """Plain make, serial, on the first host."""
         tree.restore()
-        environment, more = self._tracing(tree, trace)
-        words = [
-            "env",
-            *(f"{name}={value}" for name, value in environment.items()),
-            "make",
-            *tree.goals,
-            *more,
-        ]
+        environment = self._tracing(tree, trace)
+        words = ["env", *(f"{name}={value}" for name, value in environment.items()), "make", *tree.goals]
         host = self.containers[0]
         command = f"cd {shlex.quote(str(tree.folder))} && exec {shlex.join(words)}"
         return self._timed(self.containers.ssh(host.name, command), self.shared, {}, f"{tree.name}-plain")
@@ -106,27 +100,14 @@ class Place:
     def fleet(self, tree: Tree, trace: Path | None = None, **environment: str) -> Built:
         """d1fleet on all hosts; the coordinator and its own recipes are on this machine, without a limit."""
         tree.restore()
-        more_environment, more = self._tracing(tree, trace)
+        environment = {**self._tracing(tree, trace), **environment}
         record = self.shared / f"{tree.name}.record"
         hosts = self.containers
-        argv = [
-            *D1FLEET,
-            "--hosts",
-            ",".join(host.name for host in hosts),
-            "--ssh-config",
-            str(hosts.ssh_config),
-        ]
-        argv += [
-            "--slots",
-            str(SLOTS),
-            "--record",
-            str(record),
-            f"-j{len(hosts) * SLOTS}",
-            *tree.goals,
-            *more,
-        ]
+        names = ",".join(host.name for host in hosts)
+        argv = [*D1FLEET, "--hosts", names, "--ssh-config", str(hosts.ssh_config), "--slots", str(SLOTS)]
+        argv += ["--record", str(record), f"-j{len(hosts) * SLOTS}", *tree.goals]
         before_s = sum(host.cpu_s() for host in hosts)
-        built = self._timed(argv, tree.folder, {**more_environment, **environment}, f"{tree.name}-fleet")
+        built = self._timed(argv, tree.folder, environment, f"{tree.name}-fleet")
         used_s = sum(host.cpu_s() for host in hosts) - before_s
         events = [json.loads(line) for line in record.read_text().splitlines()]
         jobs = [event for event in events if event["event"] == "job"]
@@ -138,11 +119,11 @@ class Place:
 
     _caches: Path | None = None
 
-    def _tracing(self, tree: Tree, trace: Path | None) -> tuple[Mapping[str, str], Sequence[str]]:
+    def _tracing(self, tree: Tree, trace: Path | None) -> Mapping[str, str]:
         if trace is None:
-            return {}, ()
+            return {}
         trace.unlink(missing_ok=True)
-        return tracing_environment(trace, tree.shell), tracing_arguments(self.stamp)
+        return tracing_environment(self.stamp, trace, tree.shell)
 
     def _timed(self, argv: Sequence[str], folder: Path, environment: Mapping[str, str], name: str) -> Built:
         if self._caches is None:

@@ -1,4 +1,4 @@
-"""The program that recipes of traced builds run, compiled once, and how make is told to use it."""
+"""The program that recipes of traced builds run, compiled once, and how makes are told to use it."""
 
 from __future__ import annotations
 
@@ -42,22 +42,25 @@ def stamp(folder: Path) -> Path:
     return program
 
 
-SHELL_FLAGS = "--stamp '$@' '$^ $|' -c"
-"""make expands them for each recipe: so the tracer knows the target and what it needs.
-
-With double quotes make would put a shell of its own between itself and the program.
+_MAKEFILE = """\
+override SHELL := {program}
+override .SHELLFLAGS = --stamp '$@' '$^ $|' -c
+"""
+"""make expands the second for each recipe: so the tracer knows the target and what it needs. With double
+quotes make would put a shell of its own between itself and the program.
 """
 
 
-def tracing_arguments(program: Path) -> list[str]:
-    """make's arguments that let every recipe of every make below run through the program."""
-    return [f"SHELL={program}", f".SHELLFLAGS={SHELL_FLAGS}"]
+def tracing_environment(program: Path, log: Path, shell: str) -> Mapping[str, str]:
+    """What lets every recipe of every make below run through the program.
 
-
-def tracing_environment(log: Path, shell: str) -> Mapping[str, str]:
-    """What such a build needs besides.
+    Every make reads the makefiles that MAKEFILES names, whatever it was called with: on the command line they
+    would be lost where a makefile empties MAKEOVERRIDES.
 
     Args:
-        shell: what its makefiles expect SHELL to be.
+        program: of `stamp`; the makefile is written beside it.
+        shell: what the build's makefiles expect SHELL to be.
     """
-    return {"STAMP_SHELL_LOG": str(log), "STAMP_SHELL": shell}
+    makefile = program.with_name(f"{program.name}.mk")
+    makefile.write_text(_MAKEFILE.format(program=program))
+    return {"MAKEFILES": str(makefile), "STAMP_SHELL_LOG": str(log), "STAMP_SHELL": shell}

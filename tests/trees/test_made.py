@@ -20,7 +20,7 @@ from tests.trees import made
 from tests.trees.invariants import credits_of, violations
 from tests.trees.made import Shape
 from tests.trees.plan import Make, makes, order
-from tests.trees.stamp import tracing_arguments, tracing_environment
+from tests.trees.stamp import tracing_environment
 from tests.trees.trace import Ran, most_at_once, read
 from tests.trees.traced import plan_of
 
@@ -90,7 +90,7 @@ def test_plain_make_keeps_the_plan(tmp_path: Path, stamp_program: Path, release:
     """What is said about a tree is so; the tracer finds the same in a serial make."""
     tree, log, shells = tmp_path / "tree", tmp_path / "log", tmp_path / "shells"
     plan = made.write(SHAPES[name], tree, stamp_program)
-    assert plain(tree, log, *tracing_arguments(stamp_program), **tracing_environment(shells, "/bin/sh")) == 0
+    assert plain(tree, log, **tracing_environment(stamp_program, shells, "/bin/sh")) == 0
     trace = read(log)
     check_order(trace, order(plan))
     assert {ran.level for ran in trace} == {0, 1, 2, 3}

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.trees.stamp import tracing_arguments, tracing_environment
+from tests.trees.stamp import tracing_environment
 from tests.trees.trace import read
 
 MAKEFILE = """\
 SHELL = /bin/bash
+MAKEOVERRIDES =
 X := $(shell echo "from a function")
 all: quotes continued script sub bad
 quotes:
@@ -28,7 +29,7 @@ silent:
 script:
 \t@$(SHELL) ./script.sh -c 'an argument'
 sub: continued
-\t@+$(MAKE) -s --no-print-directory -f sub.mk
+\t@+$(MAKE) -s --no-print-directory -f sub.mk SHELL=/bin/sh
 bad: sub
 \t@kill -TERM $$$$
 """
@@ -52,8 +53,8 @@ def test_a_traced_build_says_and_ends_as_without(tmp_path: Path, stamp_program: 
     (tmp_path / "script.sh").write_text('echo "$@"\n')
     log = tmp_path / "log"
     plain = _run(tmp_path)
-    environment = tracing_environment(log, "/bin/bash")
-    assert _run(tmp_path, *tracing_arguments(stamp_program), **environment) == plain
+    environment = tracing_environment(stamp_program, log, "/bin/bash")
+    assert _run(tmp_path, **environment) == plain
     assert plain[0] == 2 and "it's" in plain[1] and "level 1" in plain[1]
     trace = read(log)
     assert [(ran.target, ran.level, ran.status) for ran in trace] == [
@@ -74,8 +75,8 @@ def test_a_traced_build_says_and_ends_as_without(tmp_path: Path, stamp_program: 
 def test_a_long_list_of_prerequisites_is_cut(tmp_path: Path, stamp_program: Path) -> None:
     names = " ".join(f"a_rather_long_name_of_a_file_{number}" for number in range(300))
     (tmp_path / "Makefile").write_text(f"all: {names}\n\t@echo all\n{names}:\n")
-    environment = tracing_environment(tmp_path / "log", "/bin/sh")
-    assert _run(tmp_path, *tracing_arguments(stamp_program), **environment)[:2] == (0, "all\n")
+    environment = tracing_environment(stamp_program, tmp_path / "log", "/bin/sh")
+    assert _run(tmp_path, **environment)[:2] == (0, "all\n")
     (line, _) = (tmp_path / "log").read_text().splitlines()
     assert len(line) < 4096
     (ran,) = read(tmp_path / "log")
