@@ -22,7 +22,7 @@ from tests.trees.made import Shape
 from tests.trees.plan import Make, makes, order
 from tests.trees.stamp import tracing_environment
 from tests.trees.trace import Ran, most_at_once, read
-from tests.trees.traced import plan_of
+from tests.trees.traced import plain_recipes, plan_of
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -52,10 +52,10 @@ def plain(tree: Path, log: Path, *arguments: str, **environment: str) -> int:
     ).returncode
 
 
-def start(folder: Path, *arguments: str) -> Running:
+def start(folder: Path, *arguments: str, **environment: str) -> Running:
     """Start d1fleet in `folder`/tree, on hosts that are machines of their own; they stamp in `folder`/log."""
     fleet = separate_machines(folder, SLOTS)
-    fleet.variables = {"STAMP_LOG": str(folder / "log"), "STAMP_HOST": "here"}
+    fleet.variables = {"STAMP_LOG": str(folder / "log"), "STAMP_HOST": "here", **environment}
     argv = fleet.command(f"-j{JOBS}", "-C", str(folder / "tree"), *arguments, record=folder / "build.record")
     return Running(argv, folder, fleet.environment(), "build")
 
@@ -116,6 +116,19 @@ def test_a_fleet_keeps_plan_and_limits(tmp_path: Path, stamp_program: Path, rele
     assert {ran.host for ran in trace} & SLOTS.keys()
     check_order(trace, order(plan))
     check_limits(trace, running)
+
+
+def test_the_tracer_goes_with_makes_to_hosts(tmp_path: Path, stamp_program: Path) -> None:
+    plan = made.write(SMALL, tmp_path / "tree", stamp_program)
+    shells = tmp_path / "shells"
+    with start(tmp_path, **tracing_environment(stamp_program, shells, "/bin/sh")) as running:
+        assert running.end() == 0, running.stderr
+    recipes, before = plain_recipes(read(shells))
+    expected = order(plan)
+    names = {ran.key: Path(ran.command.split()[-5]).name for ran in recipes}
+    assert sorted(names.values()) == sorted(expected)
+    assert {names[key]: {names[each] for each in before[key]} for key in names} == expected
+    assert {ran.host for ran in recipes} & SLOTS.keys()
 
 
 @pytest.mark.parametrize("flags", ["", "-k"])
