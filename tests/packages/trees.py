@@ -75,7 +75,7 @@ class Site:
         return Products(digests, binaries)
 
 
-class BuildFailed(Exception):
+class BuildFailed(RuntimeError):
     """A build did not end well; the text has its last lines."""
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.containers import ContainerHosts
+from tests.packages.trees import BuildFailed
 from tests.trees.figures import Figures
 from tests.trees.plan import Make, figures, scaled, work_s
 from tests.trees.stamp import tracing_environment
@@ -27,10 +28,6 @@ SLOTS = 1
 
 D1FLEET = (sys.executable, "-m", "d1fleet.cli", "build")
 CHECKOUT = Path(__file__).parents[2]
-
-
-class BuildFailed(RuntimeError):
-    """A build did not end well; the text has its last lines."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +80,7 @@ class Place:
     cpus: float
     shared: Path
     stamp: Path
+    _caches: Path | None = None
 
     @property
     def words(self) -> str:
@@ -116,8 +114,6 @@ class Place:
     def forget(self) -> None:
         """Let the next build be a first one: what builds remember of trees is kept in the shared folder."""
         self._caches = self.shared / f"caches-{time.monotonic_ns()}"
-
-    _caches: Path | None = None
 
     def _tracing(self, tree: Tree, trace: Path | None) -> Mapping[str, str]:
         if trace is None:
