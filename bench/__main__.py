@@ -8,11 +8,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.support.sshd import missing_reason
 
-from . import connect, enrolment, idle, jobs, machine, output, placement, sessions, start, stats, table
+from . import connect, enrolment, idle, jobs, machine, output, placement, sessions, start, stats, table, trees
 from .builds import BuildFailedError
 from .stage import Stage
 from .stats import Row
@@ -27,9 +28,12 @@ MEASUREMENTS: dict[str, tuple[str, Callable[[Stage], list[Row]]]] = {
     "placement": ("A decision of the scheduler, 1,000 hosts", placement.measure),
     "enrolment": ("Enrolling 20 container hosts, beside Ansible's own work", enrolment.measure),
 }
+TREES = {f"tree-{name}": name for name in trees.NAMES}
+for _name, _tree in TREES.items():
+    MEASUREMENTS[_name] = (f"{_tree} on 8 hosts of 0.2 CPU", partial(trees.measure_tree, name=_tree))
 
-NOT_ASKED_FOR = ("enrolment",)
-"""Needs root and podman, and minutes."""
+NOT_ASKED_FOR = ("enrolment", *TREES)
+"""They need root and podman, and minutes each."""
 
 BUSY_WORDS = "this machine is busy: the figures below are not good, take them again when it is not"
 

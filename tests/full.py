@@ -46,6 +46,11 @@ PARTS = (
     Part("limits-openssh", ("-m", "", "tests/limits", "-k", "openssh")),
     Part("packages-e2fsprogs", ("-m", "", "tests/packages", "-k", "e2fsprogs")),
     Part("packages-xfsprogs", ("-m", "", "tests/packages", "-k", "xfsprogs")),
+    Part("trees-made", ("-m", "", "tests/trees", "-k", "not test_package and not test_debian")),
+    Part("trees-e2fsprogs", ("-m", "", "tests/trees/test_trees.py", "-k", "e2fsprogs")),
+    Part("trees-cmake", ("-m", "", "tests/trees/test_trees.py", "-k", "mbedtls")),
+    Part("trees-binutils", ("-m", "", "tests/trees/test_trees.py", "-k", "binutils")),
+    Part("trees-debian", ("-m", "", "tests/trees/test_trees.py", "-k", "debian")),
     Part(
         "kill-events-pipes", ("-m", "", "tests/kill/test_events.py", "-k", "not ssh and not killed_clients")
     ),

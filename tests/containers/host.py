@@ -250,6 +250,27 @@ class Host:
             raise ContainerError(f"{self.name} ({self.container}) does not run")
         return number
 
+    def cpu_s(self) -> float:
+        """The processor time that it has used since it was made, of all its processes.
+
+        Raises:
+            ContainerError: it does not run, or nothing counts it.
+        """
+        for line in Path(f"/proc/{self.pid()}/cgroup").read_text().splitlines():
+            number, controllers, path = line.split(":", 2)
+            # systemd inside has groups of its own below the container's.
+            own, found, _ = path.partition(f"libpod-{self._podman_id()}")
+            group = f"{own}{found}".strip("/")
+            if found and number == "0" and (Path("/sys/fs/cgroup") / group / "cpu.stat").exists():
+                text = (Path("/sys/fs/cgroup") / group / "cpu.stat").read_text()
+                return int(text.split()[1]) / 1e6
+            if found and "cpuacct" in controllers.split(","):
+                return int((Path("/sys/fs/cgroup/cpuacct") / group / "cpuacct.usage").read_text()) / 1e9
+        raise ContainerError(f"{self.name}: no cgroup counts its processor time")
+
+    def _podman_id(self) -> str:
+        return self._podman("inspect", "--format={{.Id}}", self.container).stdout.strip()
+
     def wait_for_sshd(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Return when sshd has said its first words.
 

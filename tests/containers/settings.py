@@ -48,8 +48,8 @@ class Settings:
             raise ValueError(f"no image {self.release} {self.variant}; there are {RELEASES} and {VARIANTS}")
         if self.cpus < 0:
             raise ValueError(f"not less than no processor: {self.cpus}")
-        if self.sshfs and self.variant != "build":
-            raise ValueError("only hosts of the variant 'build' have sshfs")
+        if self.sshfs and self.variant == "bare":
+            raise ValueError("hosts of the variant 'bare' have no sshfs")
         for path in (*self.volumes, *([self.sshfs] if self.sshfs else [])):
             if not Path(path).is_absolute() or re.search(r"[:\s]", path):
                 raise ValueError(f"a shared folder is absolute, without colon or space: {path!r}")

@@ -54,6 +54,16 @@ def test_ssh_with_strict_keys(container_hosts: ContainerHosts) -> None:
     ]
 
 
+def test_processor_time_is_each_hosts_own(container_hosts: ContainerHosts) -> None:
+    busy, idle = container_hosts[0], container_hosts[1]
+    before_s = [host.cpu_s() for host in (busy, idle)]
+    burn = "import time\nwhile time.process_time() < 1: pass"
+    assert busy.run(["python3", "-c", burn]).returncode == 0
+    used_s, other_s = (host.cpu_s() - old_s for host, old_s in zip((busy, idle), before_s, strict=True))
+    assert used_s >= 1
+    assert other_s < used_s
+
+
 def test_another_host_key_is_refused(container_hosts: ContainerHosts, tmp_path: Path) -> None:
     first, second = container_hosts[0], container_hosts[1]
     lines = container_hosts.known_hosts.read_text().splitlines()

@@ -64,9 +64,10 @@ class Site:
                 if done.returncode:
                     last = log.read_text(errors="replace").splitlines()[-25:]
                     raise BuildFailed("\n".join([f"{command} ended with {done.returncode}:", *last]))
-        return self._products()
+        return self.products()
 
-    def _products(self) -> Products:
+    def products(self) -> Products:
+        """What differs at the path from the configured tree."""
         before, after = _state(self.pristine), _state(self.path)
         made = sorted(name for name, state in after.items() if before.get(name) != state)
         digests = {name: _digest(self.path / name) for name in made}
@@ -74,7 +75,7 @@ class Site:
         return Products(digests, binaries)
 
 
-class BuildFailed(Exception):
+class BuildFailed(RuntimeError):
     """A build did not end well; the text has its last lines."""
 
 
