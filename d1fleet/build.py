@@ -243,6 +243,7 @@ class _Build:
             grace_s=settings.grace_s,
             heartbeat_s=settings.heartbeat_s,
             strict=settings.strict,
+            method=settings.policy,
             makeargs=settings.makeargs,
             setup=settings.setup,
             proofs=self._proofs,

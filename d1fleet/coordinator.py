@@ -10,18 +10,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from . import placement, protocol, rules, words
+from . import makeflags, protocol, rules, words
 from .askers import Asker, HostAsker, ShimAsker
 from .environment import TravellingEnvironment
 from .errors import D1fleetError, HostError, JobLostError, ProtocolError
+from .experience import Experience, goal_of
 from .hostlink import HostLink
 from .hosts import Hosts
 from .job import Job, Phase, flags_of, variable
 from .jobserver import TokenPool
-from .loop import Loop
+from .loop import Loop, Timer
+from .machines import METHODS
 from .maketokens import TokenFifo, TokenPipes
 from .model import Host
-from .placement import HostState, Machine
+from .placement import FULL, NEVER, HostState, Machine, Scheduler, Verdict
 from .policy import Policy
 from .record import Record
 from .server.facts import machine_identity
@@ -42,9 +44,6 @@ _DESCRIPTORS_KEPT = 64
 SHOWN_JOBS = 40
 """Sub-makes that a summary lists one by one."""
 
-_SPREAD_S = 0.3
-"""For this long after the first host came up, jobs that would share it wait for hosts on their way."""
-
 _SILENT_S = 1.0
 """After a second Ctrl-C, hosts have this long to say that their jobs are dead."""
 
@@ -53,9 +52,6 @@ _UNREAD_S = 0.5
 
 _CHILDREN_S = 0.1
 """How often it is looked whether the children of a lost job have ended."""
-
-_PASSED_BY_S = 2.0
-"""For this long, smaller jobs may pass by one that needs several slots at once."""
 
 _INTERRUPT_GRACE_S = 2.5
 """Time between a Ctrl-C and the SIGTERM for jobs that did not end of themselves; SIGKILL follows a second
@@ -128,8 +124,9 @@ class Coordinator:
         self._asked: dict[tuple[HostLink, int], Job] = {}
         """Those that hosts asked for and that run elsewhere, by the number of their request."""
         self._attempts: dict[int, Job] = {}
-        self._queue: list[Job] = []
-        self._last_host: dict[bytes, str] = {}
+        self._placing = Scheduler(METHODS[policy.method])
+        self._experience = Experience(policy.project, folder)
+        self._machines: dict[str, Machine] = {}
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - _DESCRIPTORS_KEPT
         self._most_inside = max(2, descriptors // _DESCRIPTORS_EACH)
         self._number = 0
@@ -139,9 +136,10 @@ class Coordinator:
         self._on_ended: Callable[[], None] | None = None
         self._said_fallback = False
         self._said_left = False
-        self._first_ready = 0.0
-        self._desk = TokenDesk(lambda: len(self._queue))
+        self._look: Timer | None = None
+        self._desk = TokenDesk(self._placing)
         self._here = Machine(slots=policy.local_slots, cpus=policy.local_slots)
+        self._machines[machine_identity()] = self._here
         self.top: TopMake | None = None
         self.hosts = Hosts(
             loop,
@@ -150,7 +148,9 @@ class Coordinator:
             policy,
             environments,
             record,
-            {machine_identity(): self._here},
+            self._machines,
+            self._placing,
+            self._experience,
             self._host_ready,
             self._host_message,
             self._host_left,
@@ -168,19 +168,20 @@ class Coordinator:
             self.loop,
             TokenPool(jobs - 1 if jobs else None),
             self._here,
+            self._placing.use,
             locks,
             channel,
-            jobs_wait=lambda: len(self._queue),
-            hosts_idle=lambda: not self._queue and self.hosts.others_have_room(self._here),
+            jobs_wait=lambda: self._placing.waiting,
+            hosts_idle=lambda: not self._placing.waiting and self.hosts.others_have_room(self._here),
             slot_wanted=lambda: (
-                self._desk.wants_on(self._here) or (bool(self._queue) and self.hosts.has_machine(self._here))
+                self._desk.wants_on(self._here)
+                or (self._placing.waiting > 0 and self.hosts.has_machine(self._here))
             ),
             on_free=self._slot_came_back,
         )
 
     def _slot_came_back(self) -> None:
-        if self._queue:
-            self._dispatch()
+        self._dispatch()
         self._desk.serve()
 
     def _serve(self) -> None:
@@ -300,13 +301,26 @@ class Coordinator:
             raise
         except Exception:
             words.say_fault()
-            self._forget_waiting(job)
+            self._placing.withdraw(job.state)
+            self._placing.ended(job.state, self.loop.now())
             self._attempts.pop(job.attempt, None)
             self.counts.lost += 1
             self._finish(job, INFRASTRUCTURE, D1fleetError.exit_code)
 
+    def _describe(self, job: Job) -> None:
+        """Say to placement what is known of a job."""
+        state = job.state
+        state.weight = job.weight(self._makeargs(None))
+        state.wide = job.is_wide
+        state.goal = goal_of(makeflags.argv_goals(job.arguments))
+        key = self._experience.key(job.request.folder, job.arguments)
+        state.key = key
+        known = self._experience.of_job(key)
+        if known is not None:
+            state.expected_s, state.memory_bytes, state.last = known.seconds, known.memory_bytes, known.host
+
     def _take_up(self, job: Job) -> None:
-        job.wanted_slots = job.weight(self._makeargs(None))
+        self._describe(job)
         reason = job.stays_here() or rules.stays_here(job.arguments, self.policy.local_goals)
         if reason is None and self.hosts.links and not self.hosts.shares(job.device):
             reason = "its folder is outside the tree that hosts share"
@@ -315,7 +329,7 @@ class Coordinator:
         elif reason is not None:
             self._run_here(job, reason)
         else:
-            self._queue.append(job)
+            self._placing.ask(job.state)
             self._dispatch()
             self._mind_the_door()
 
@@ -339,13 +353,13 @@ class Coordinator:
     def _mind_the_door(self) -> None:
         """Let no more sub-makes in than there are descriptors for; those outside simply wait."""
         if not self._ending:
-            inside = len(self._queue) + len(self._attempts)
+            inside = self._placing.waiting + len(self._attempts)
             self._listener.pause(inside >= self._most_inside)
 
     def _shim_signal(self, job: Job, number: int) -> None:
         """The shim's make got a signal: so does the job."""
         if job.phase is Phase.WAITING:
-            self._forget_waiting(job)
+            self._placing.withdraw(job.state)
             self._finish(job, SIGNAL, number)
         elif job.phase is Phase.WRITING:
             # Its make would have died of it while nobody took its output.
@@ -368,15 +382,11 @@ class Coordinator:
     def _asker_gone(self, job: Job) -> None:
         """Nobody waits for this job any more."""
         if job.phase is Phase.WAITING:
-            self._forget_waiting(job)
+            self._placing.withdraw(job.state)
             self._finish(job, SIGNAL, signal.SIGTERM)
         else:
             job.abandon()
             job.send(protocol.Cancel(job.attempt))
-
-    def _forget_waiting(self, job: Job) -> None:
-        if job in self._queue:
-            self._queue.remove(job)
 
     # -- hosts that ask -------------------------------------------------------------------------------
 
@@ -398,30 +408,32 @@ class Coordinator:
 
     def _take_up_from_host(self, job: Job, asker: HostAsker, parent: Job) -> None:
         link = asker.link
-        job.wanted_slots = job.weight(self._makeargs(None))
+        self._describe(job)
         reason = job.stays_here() or rules.stays_here(job.arguments, self.policy.local_goals)
         if self._ending or self._interrupted or parent.abandoned:
             self._finish(job, SIGNAL, signal.SIGTERM)
         elif reason is not None:
             self._stay(job, link, reason)
-        elif job.wanted_slots > 1:
+        elif job.state.weight > 1:
             self._stay(job, link, "it has a -j of its own")
         elif job.device < 0:
             self._stay(job, link, "its folder is outside the tree that hosts share")
-        elif link.placement is None or link.placement.machine.free > 0:
-            self._stay(job, link, "its host has room for more")
-        elif not (job.request.hungry or self._queue or self._desk.wants_on(link.placement.machine)):
-            self._stay(job, link, "nothing else wants its slot")
+        elif link.placement is None:
+            self._stay(job, link, "its host takes no part")
         else:
-            hosts = self.hosts.elsewhere(link, job.device)
-            decision = placement.choose(hosts, 1, self._last_host.get(job.key))
-            job.candidates = decision.candidates
-            if decision.host is None:
-                self._stay(job, link, "no other host has room")
+            wanted = (
+                job.request.hungry or self._placing.waiting > 0 or self._desk.wants_on(link.placement.machine)
+            )
+            verdict = self._placing.stay_or_go(
+                job.state, link.placement, self.loop.now(), self.hosts.closed_to(link), wanted
+            )
+            job.candidates, job.reason = verdict.candidates, verdict.reason
+            if verdict.host is None:
+                self._stay(job, link, verdict.reason)
             else:
                 self._asked[link, asker.number] = job
                 parent.children.add(job)
-                self._send_to(job, decision.host)
+                self._send_to(job, verdict.host)
 
     def _stay(self, job: Job, link: HostLink, reason: str) -> None:
         """It runs where it is, as part of the job that it came from."""
@@ -444,39 +456,31 @@ class Coordinator:
 
     def _dispatch(self) -> None:
         """Give waiting jobs to hosts that have room."""
-        hosts_for: dict[int, list[HostState]] = {}
-        now = self.loop.now()
-        for job in list(self._queue):
-            hosts = hosts_for.get(job.device)
-            if hosts is None:
-                hosts = hosts_for[job.device] = self.hosts.for_device(job.device)
-            if job.refused:
-                hosts = [host for host in hosts if host.name not in job.refused]
-            decision = placement.choose(hosts, job.wanted_slots, self._last_host.get(job.key))
-            if decision.host is not None:
-                if decision.host.machine.used and self._others_are_near():
-                    return
-                self._queue.remove(job)
-                job.candidates = decision.candidates
-                host = decision.host
-                self._guard(job, lambda: self._send_to(job, host))  # noqa: B023
-            elif not decision.never:
-                self._desk.recall_for_waiting(self._attempts.values())
-                if not any(placement.has_room(host, 1) for host in hosts):
-                    return
-                if now - job.asked_at > _PASSED_BY_S:
-                    return  # room is kept for it: smaller ones that pass it by would do so for ever
-            elif not self.hosts.some_may_come:
-                self._queue.remove(job)
-                self._fall_back(job)
+        placing = self._placing
+        if not placing.waiting:
+            return
+        placing.others_may_come = self.hosts.some_may_come
+        placing.more_to_come = self.top is None or self.top.has_more
+        for verdict in placing.dispatch(self.loop.now()):
+            self._follow(verdict)
+        if any(state.waited_for == FULL for state in placing.waiting_jobs()):
+            self._desk.recall_for_waiting(self._attempts.values())
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        if placing.next_look_s is not None:
+            self._look = self.loop.call_at(placing.next_look_s, self._dispatch)
 
-    def _others_are_near(self) -> bool:
-        """Hosts log in within moments of each other: the first one should not get all of the first jobs."""
-        now = self.loop.now()
-        if not self._first_ready:
-            self._first_ready = now
-            self.loop.call_later(_SPREAD_S, self._dispatch)
-        return now - self._first_ready < _SPREAD_S and self.hosts.some_may_come
+    def _follow(self, verdict: Verdict) -> None:
+        job = self._jobs.get(verdict.job.number)
+        if job is None:
+            return
+        job.candidates, job.reason = verdict.candidates, verdict.reason
+        host = verdict.host
+        if host is not None:
+            self._guard(job, lambda: self._send_to(job, host))
+        elif verdict.reason == NEVER:
+            self._fall_back(job)
 
     def _makeargs(self, link: HostLink | None) -> list[bytes]:
         words = list(self.policy.makeargs) + (list(link.host.makeargs) if link is not None else [])
@@ -488,14 +492,10 @@ class Coordinator:
         run = job.run_message(self._attempt, self.hosts.environment_for(link.host), self._makeargs(link))
         fault = run.fault()
         if fault:
+            self._placing.ended(job.state, self.loop.now())
             self._not_asked_of_hosts(job, f"it cannot be asked of a host: {fault}")
             return
-        job.taken_slots = placement.weight_on(host.machine, run.weight)
-        host.machine.used += job.taken_slots
-        host.jobs += 1
-        host.given += 1
         self._attempts[run.attempt] = job
-        self._last_host[job.key] = host.name
         link.send(run)
         job.placed(link, run.attempt, self.loop.now())
 
@@ -528,16 +528,21 @@ class Coordinator:
         self._attempts.pop(message.attempt, None)
         job.phase = Phase.WRITING
         self._desk.ended(job)
-        if job.link is not None and job.link.placement is not None:
-            job.link.placement.jobs -= 1
-            job.link.placement.machine.used -= job.taken_slots
+        self._learn(job, message)
         if job.abandoned:
             self._report(job, message)
         else:
             job.asker.when_written(lambda: self._report(job, message))
-        if self._queue:
-            self._dispatch()
+        self._dispatch()
         self._serve()
+
+    def _learn(self, job: Job, message: protocol.Exit) -> None:
+        """It runs no longer; how long it took counts for next time, if all went well."""
+        good = not (message.infrastructure or message.signal or message.code or job.abandoned)
+        key, host = job.state.key, job.state.host
+        work_s = self._placing.ended(job.state, self.loop.now(), message.ran_s if good else None)
+        if work_s is not None and host is not None and isinstance(key, bytes):
+            self._experience.ran(key, work_s, host.name)
 
     def _report(self, job: Job, message: protocol.Exit) -> None:
         """All output is written: the shim may have its answer."""
@@ -577,7 +582,8 @@ class Coordinator:
         if isinstance(job.asker, HostAsker):
             self._stay(job, job.asker.link, "another host would not start it")
             return
-        self._queue.append(job)
+        job.state.refused = frozenset(job.refused)
+        self._placing.ask(job.state)
         self._dispatch()
 
     def _write_job(
@@ -618,6 +624,9 @@ class Coordinator:
             waited_s=message.waited_s if message is not None else None,
             ran_s=message.ran_s if message is not None else None,
             candidates=job.candidates,
+            reason=job.reason,
+            waited_for=job.state.waited_for,
+            expected_s=job.state.expected_s,
         )
 
     # -- stops and ends -----------------------------------------------------------------------------------
@@ -633,10 +642,13 @@ class Coordinator:
         """
         self._interrupted += 1
         kill = self._interrupted > 1
-        for job in list(self._queue):
-            self._finish(job, SIGNAL, signal.SIGINT)
-        self._queue.clear()
+        self._drop_waiting(signal.SIGINT)
         self.loop.call_later(0.0 if kill else _INTERRUPT_GRACE_S, lambda: self._cancel_all(kill))
+
+    def _drop_waiting(self, number: int) -> None:
+        for state in list(self._placing.waiting_jobs()):
+            self._placing.withdraw(state)
+            self._finish(self._jobs[state.number], SIGNAL, number)
 
     def _cancel_all(self, kill: bool) -> None:
         for link in self.hosts.every_link:
@@ -668,9 +680,7 @@ class Coordinator:
         self._ending = True
         self._on_ended = done
         self.counts.cut_short = sum(not job.abandoned for job in self._attempts.values())
-        for job in list(self._queue):
-            self._finish(job, SIGNAL, signal.SIGTERM)
-        self._queue.clear()
+        self._drop_waiting(signal.SIGTERM)
         self.hosts.take_leave(kill, limit_s)
         self._check_ended()
 
@@ -691,6 +701,7 @@ class Coordinator:
         if self.top is not None:
             self.top.close()
         self.hosts.close()
+        self._experience.keep(self._machines)
         self._record.close()
 
 

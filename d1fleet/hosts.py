@@ -14,11 +14,12 @@ from . import protocol, words
 from .connect import Logins
 from .environment import TravellingEnvironment
 from .errors import ConnectError, D1fleetError, HostError, TreeError, UnfitError
+from .experience import Experience
 from .hostlink import HostLink, State
 from .loop import Loop
 from .member import Member
 from .model import Host
-from .placement import HostState, Machine, has_room
+from .placement import HostState, Machine, Scheduler
 from .policy import Policy
 from .proofs import Proofs
 from .record import Record
@@ -44,7 +45,9 @@ class Hosts:
     Args:
         folder: where the build runs; each host has to see it as we do before it gets work.
         environments: what goes to other machines, and to servers on this one.
-        machines: those that have a name for themselves already, by identity: this one.
+        machines: those that have a name for themselves already, by identity: this one; others are added.
+        scheduler: is told which hosts can take work, and of their load.
+        experience: knows how fast machines are.
         on_ready: called when a host can take work.
         on_message: called with what hosts say about attempts.
         on_left: called when a host has left, lost or at its end, with what it means for its jobs, and how
@@ -60,6 +63,8 @@ class Hosts:
         environments: tuple[TravellingEnvironment, TravellingEnvironment],
         record: Record,
         machines: dict[str, Machine],
+        scheduler: Scheduler,
+        experience: Experience,
         on_ready: Callable[[], None],
         on_message: Callable[[HostLink, protocol.Message], None],
         on_left: Callable[[HostLink, str, float], None],
@@ -71,6 +76,8 @@ class Hosts:
         self._on_ready, self._on_message, self._on_left = on_ready, on_message, on_left
         self._logins: Logins | None = None
         self._machines = machines
+        self._scheduler = scheduler
+        self._experience = experience
         self._proofs = Proofs([folder, *policy.trees], policy.proofs)
         self._toolchains = Toolchains(words.plain(policy.project))
         self._held: set[HostLink] = set()
@@ -147,14 +154,6 @@ class Hosts:
         """Is a folder on this device in a tree that hosts are asked for?"""
         return device in self._proofs.here
 
-    def for_device(self, device: int) -> list[HostState]:
-        """Hosts that see a folder on this device as we do."""
-        return [
-            link.placement
-            for link in self.links
-            if link.placement is not None and self._proofs.sees(link, device)
-        ]
-
     def device_of(self, folder: bytes) -> int:
         """The device of a folder that a host names, -1 when it is not on a tree that hosts share."""
         return self._proofs.device_of(folder)
@@ -171,27 +170,22 @@ class Hosts:
         return any(
             link.placement is not None
             and link.placement.machine is not machine
-            and has_room(link.placement, 1)
+            and self._scheduler.has_room(link.placement)
             for link in self.links
         )
 
-    def elsewhere(self, link: HostLink, device: int) -> list[HostState]:
-        """Hosts that may take what a job on `link` asks for: on other machines, and not on this one, which
-        a host of the fleet shall not run commands on, unless that is this machine itself or is trusted.
+    def closed_to(self, link: HostLink) -> set[str]:
+        """Names of hosts that must not run what a job on `link` asks for: those on this machine, on which a
+        host of the fleet shall run no commands, unless it is this machine itself or is trusted.
         """
-        if link.placement is None:
-            return []
-        hosts = [host for host in self.for_device(device) if host.machine is not link.placement.machine]
         if self._policy.trust_hosts or _is_here(link.host):
-            return hosts
+            return set()
         own = machine_identity()
-        return [
-            host for host in hosts if not _is_here(self.link_of(host).host) and self._identity(host) != own
-        ]
-
-    def _identity(self, host: HostState) -> str:
-        hello = self.link_of(host).hello
-        return hello.machine if hello is not None else ""
+        return {
+            other.host.name
+            for other in self.links
+            if _is_here(other.host) or (other.hello is not None and other.hello.machine == own)
+        }
 
     def link_of(self, host: HostState) -> HostLink:
         return self._members[host.order].link
@@ -311,6 +305,7 @@ class Hosts:
             other.open and other.placement and other.placement.machine is machine for other in self.links
         ):
             machine.slots, machine.cpus = max(1, hello.slots), max(1, hello.cpus)
+            self._experience.of_machine(machine, hello.machine, link.host.name)
         return machine
 
     def _tree_checked(self, link: HostLink, message: protocol.TreeChecked) -> None:
@@ -344,7 +339,11 @@ class Hosts:
     def _bar(self, link: HostLink) -> None:
         """Give it work, or no more, whatever holds now."""
         if link.placement is not None:
-            link.placement.up = link.open and link in self._took_part and not self._member_of[link].barred
+            if link.open and link in self._took_part and not self._member_of[link].barred:
+                link.placement.groups = frozenset(self._proofs.seen(link))
+                self._scheduler.join(link.placement, self._loop.now())
+            else:
+                self._scheduler.leave(link.placement)
             self._on_ready()
 
     # -- the inventory changes ------------------------------------------------------------------------
@@ -423,7 +422,8 @@ class Hosts:
             for other in self.links
             if other is not link and other.load and other.placement and other.placement.machine is machine
         )
-        machine.others_cpus = max(0.0, beat.others_cpus - sum(siblings))
+        others_cpus = beat.others_cpus - sum(siblings)
+        self._scheduler.loaded(machine, others_cpus, beat.memory_available_bytes, beat.load_1min)
         if beat.waited_s > _WAIT_SAID_S and link not in self._said_waiting:
             self._said_waiting.add(link)
             words.say(f"host {link.host.name}: sub-makes wait for slots there that other builds hold")
@@ -503,7 +503,7 @@ class Hosts:
 
     def _left(self, link: HostLink, meaning: str) -> None:
         if link.placement is not None:
-            link.placement.up = False
+            self._scheduler.leave(link.placement)
         self._held.discard(link)
         self._proofs.settle(self.links)
         self._settle_toolchains()

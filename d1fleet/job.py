@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import hashlib
 import os
 
 from . import makeflags, protocol, words
@@ -11,6 +10,7 @@ from .askers import Asker
 from .environment import TravellingEnvironment
 from .hostlink import HostLink
 from .jobserver import TokenSource
+from .placement import JobState
 from .protocol import STDERR
 from .shimstreams import grouped
 
@@ -79,20 +79,19 @@ class Job:
         """Nobody waits for its answer any more: its shim is gone, or was answered early."""
         self.signalled = 0
         """A signal that its shim got when no make could be told any more: its answer at the end."""
-        self.wanted_slots = 1
-        self.taken_slots = 0
-        """Slots of the machine that it takes for itself, its tokens not counted."""
+        self.state = JobState(number, now, group=device)
+        """What placement knows of it."""
         self.tokens = 0
         """Further tokens that its make has."""
         self.credit = 0
         """Slots of all these that are free for others, because recipes wait for its children."""
         self.recalls = 0
+        self.reason = ""
+        """Why it went where it is, in placement's word."""
         self.candidates: tuple[tuple[str, float], ...] = ()
         self.refused: dict[str, str] = {}
         """Hosts that would not start it, and why."""
         self.flags = flags_of(request)
-        self.key = hashlib.blake2b(request.folder + b"\0" + request.argv, digest_size=16).digest()
-        """The same for the same command in the same folder."""
 
     def stays_here(self) -> str | None:
         """Why make itself wants this one run where it was asked for, or None."""
@@ -155,6 +154,12 @@ class Job:
             return 1
         return min(own, 1 << 16) if own > 0 else 1 << 16
 
+    @property
+    def is_wide(self) -> bool:
+        """Can its make have further tokens?"""
+        kind = makeflags.jobserver(self.flags, self.arguments, fds_open=self.request.jobserver)
+        return kind is makeflags.Jobserver.CLIENT
+
     def placed(self, link: HostLink, attempt: int, now: float) -> None:
         """It has been sent to a host."""
         self.link = link
@@ -174,11 +179,6 @@ class Job:
         """Nobody waits for its answer, nor for what it writes from now on."""
         self.abandoned = True
         self.asker.mute()
-
-    @property
-    def used_slots(self) -> int:
-        """Slots that it takes on its machine now."""
-        return self.taken_slots + self.tokens - self.credit
 
     @property
     def host_is_there(self) -> bool:

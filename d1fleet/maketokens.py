@@ -127,6 +127,11 @@ class MakeTokens:
         return self._account.held
 
     @property
+    def offered(self) -> int:
+        """Tokens that lie there for it, not taken."""
+        return self._account.offered
+
+    @property
     def total(self) -> int:
         """Tokens that it keeps from others."""
         return self._account.total

@@ -7,7 +7,7 @@ that have room, the one that would finish the job first is taken. docs/placement
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .estimates import Estimates
 from .foresight import Foresight
@@ -359,7 +359,7 @@ class Scheduler:
             and last is not best
             and job.group in last.groups
             and last.name not in job.refused
-            and self._has_room(last, job.weight)
+            and self.has_room(last, job.weight)
             and self.method.key(last, job.wide)[0] <= self.method.key(best, job.wide)[0]
             and not last.machine.short_of(job.memory_bytes or 0)
         ):
@@ -374,7 +374,8 @@ class Scheduler:
         return next((host for host in found if not host.machine.short_of(need)), found[0])
 
     @staticmethod
-    def _has_room(host: HostState, weight: int) -> bool:
+    def has_room(host: HostState, weight: int = 1) -> bool:
+        """Could a job that wants so many slots go there now?"""
         machine = host.machine
         return host.takes_more and machine.kept_for is None and machine.free >= weight_on(machine, weight)
 
@@ -489,7 +490,7 @@ class Scheduler:
         self._foresight.changed(machine)
         for host in machine.names:
             host.version += 1
-            if self._has_room(host, 1):
+            if self.has_room(host, 1):
                 for group in host.groups:
                     for wide, ranking in self._rankings.get(group, _NONE).items():
                         ranking.note(host, self.method.key(host, wide))
@@ -500,61 +501,9 @@ class Scheduler:
         if ranking is None:
             ranking = rankings[wide] = Ranking()
             for host in self._hosts.values():
-                if group in host.groups and self._has_room(host, 1):
+                if group in host.groups and self.has_room(host, 1):
                     ranking.note(host, self.method.key(host, wide))
         return ranking
 
 
 _NONE: dict[bool, Ranking] = {}
-
-
-# -- what the coordinator used before it had a scheduler -----------------------------------------------
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Where a job goes.
-
-    `host` None with `never` False means: none has room now. `never` means that no host ever will.
-    """
-
-    host: HostState | None
-    never: bool
-    candidates: tuple[tuple[str, float], ...] = field(default=())
-    """The best few hosts and their costs, cheapest first."""
-
-
-def cost(host: HostState, weight: int) -> float:
-    """Work for each CPU on the host once it has this job too; 1.0 is a machine that is just full."""
-    machine = host.machine
-    room = max(machine.slots, 1)
-    return (
-        machine.used + weight_on(machine, weight) + machine.others_cpus * room / max(machine.cpus, 1)
-    ) / room
-
-
-def has_room(host: HostState, weight: int) -> bool:
-    """Can the host take the job now?"""
-    if not host.up or (host.max_jobs is not None and host.jobs >= host.max_jobs):
-        return False
-    return host.machine.free >= weight_on(host.machine, weight)
-
-
-def choose(hosts: Iterable[HostState], weight: int = 1, last: str | None = None) -> Decision:
-    """The host for a job.
-
-    Args:
-        hosts: all that the build knows, also those that cannot take work now.
-        weight: slots that the job wants.
-        last: name of the host that ran this job last time: it has its files in memory.
-    """
-    up = [host for host in hosts if host.up]
-    if not up:
-        return Decision(None, never=True)
-    room = [host for host in up if has_room(host, weight)]
-    ranked = sorted(
-        ((cost(host, weight), host.name != last, host.jobs, host.given, host.order, host) for host in room),
-        key=lambda entry: entry[:5],
-    )
-    candidates = tuple((entry[5].name, round(entry[0], 3)) for entry in ranked[:SHOWN_CANDIDATES])
-    return Decision(ranked[0][5] if ranked else None, never=False, candidates=candidates)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .machines import COST
 from .rules import LOCAL_GOALS
 
 
@@ -29,6 +30,8 @@ class Policy:
     """Further folders that hosts share, beside the build's own."""
     proofs: str = ""
     """File that keeps the names of the files by which hosts prove their trees; empty keeps none."""
+    method: str = COST.name
+    """How hosts are chosen: a name in METHODS."""
     trust_hosts: bool = False
     """What a job on a host asks for may run on this machine too."""
     local_goals: Sequence[str] = LOCAL_GOALS

@@ -61,9 +61,9 @@ class Proofs:
         """Has the host still to answer?"""
         return bool(self._unchecked.get(link))
 
-    def sees(self, link: HostLink, device: int) -> bool:
-        """Does the host have the same files there as we?"""
-        return device in self._devices.get(link, ())
+    def seen(self, link: HostLink) -> set[int]:
+        """Devices, as seen here, on which it has the same files as we."""
+        return self._devices.get(link, set())
 
     def device_of(self, folder: bytes) -> int:
         """The device of a folder that a host names, -1 when it is on none of ours. Nothing is looked up: a

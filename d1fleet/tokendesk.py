@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from . import protocol
 from .job import Job, Phase
-from .placement import Machine
+from .placement import Machine, Scheduler
 
 
 class TokenDesk:
@@ -16,11 +16,11 @@ class TokenDesk:
     be placed come first: a new sub-make runs a recipe by right, a token only adds one.
 
     Args:
-        jobs_wait: tells how many jobs wait for a host.
+        placing: knows how many jobs wait for a host, and the slots of machines.
     """
 
-    def __init__(self, jobs_wait: Callable[[], int]) -> None:
-        self._jobs_wait = jobs_wait
+    def __init__(self, placing: Scheduler) -> None:
+        self._placing = placing
         self._wanting: list[Job] = []
         """Jobs whose makes could use a token that their machine had no slot for."""
 
@@ -30,12 +30,12 @@ class TokenDesk:
         source = job.token_source
         if host is None or source is None or job.phase is not Phase.RUNNING:
             return
-        if host.machine.free < 1 or self._jobs_wait():
+        if not self._placing.may_offer(host.machine) or self._placing.waiting:
             if job not in self._wanting:
                 self._wanting.append(job)
         elif source.take():
             job.tokens += 1
-            host.machine.used += 1
+            self._placing.use(host.machine, 1)
             job.send(protocol.Offer(job.attempt, 1))
         else:
             source.wait(lambda: self.want(job))
@@ -46,8 +46,8 @@ class TokenDesk:
         job.tokens -= count
         job.recalls = max(0, job.recalls - count)
         if job.link is not None and job.link.placement is not None:
-            job.link.placement.machine.used -= count
-        self.credited(job, min(job.credit, job.taken_slots + job.tokens))
+            self._placing.use(job.link.placement.machine, -count)
+        self.credited(job, min(job.credit, job.state.taken + job.tokens))
         if count and job.token_source is not None:
             job.token_source.give(count)
 
@@ -55,9 +55,9 @@ class TokenDesk:
         """`count` of the job's slots are free: its recipes wait for jobs elsewhere. They may all want them
         back at once: then the machine bears more than it has slots, and takes nothing until that is over.
         """
-        count = min(count, job.taken_slots + job.tokens)
+        count = min(count, job.state.taken + job.tokens)
         if job.link is not None and job.link.placement is not None:
-            job.link.placement.machine.used -= count - job.credit
+            self._placing.use(job.link.placement.machine, job.credit - count)
             job.credit = count
 
     def wants_on(self, machine: Machine) -> bool:
@@ -83,7 +83,7 @@ class TokenDesk:
     def recall_for_waiting(self, running: Iterable[Job]) -> None:
         """Jobs wait while makes have tokens beyond their first recipe: ask back as many as jobs wait."""
         jobs = sorted(running, key=lambda job: job.recalls - job.tokens)
-        missing = self._jobs_wait() - sum(job.recalls for job in jobs)
+        missing = self._placing.waiting - sum(job.recalls for job in jobs)
         for job in jobs:
             if missing <= 0 or job.tokens <= job.recalls:
                 return

@@ -18,7 +18,7 @@ from .placement import Machine
 from .slotpool import SlotPool
 from .tokens import Account
 
-LOOK_AHEAD = 4
+LOOK_AHEAD = 8
 """Sub-makes that may wait for a host while others are sought: some to choose from, few to be surprised by
 when they have to run here after all.
 """
@@ -34,7 +34,8 @@ class TopMake:
 
     Args:
         pool: all tokens of the build.
-        machine: this one; `used` counts what runs here.
+        machine: this one.
+        use: told of slots of it that are used (> 0), or no longer (< 0).
         locks: its slots, shared with other builds; None leaves them out.
         channel: how make gets at its tokens.
         jobs_wait: tells how many sub-makes wait for a host.
@@ -48,6 +49,7 @@ class TopMake:
         loop: Loop,
         pool: TokenPool,
         machine: Machine,
+        use: Callable[[Machine, int], None],
         locks: SlotPool | None,
         channel: TokenPipes | TokenFifo,
         jobs_wait: Callable[[], int],
@@ -57,6 +59,7 @@ class TopMake:
     ) -> None:
         self.loop = loop
         self.machine = machine
+        self._use = use
         self.channel = channel
         self.pool = pool
         self._locks = locks
@@ -75,7 +78,7 @@ class TopMake:
         self._in_line = False
         self._probe_after_s = PROBE_S
         self._closed = False
-        machine.used += 1
+        use(machine, 1)
         self.tokens = MakeTokens(self, 0, channel, self._settle, Account(loop.now(), first_want_s=0.0))
         self._tick()
 
@@ -87,7 +90,7 @@ class TopMake:
             self._wanting_since = self.loop.now()
             self.serve()
         elif isinstance(message, protocol.Return):
-            self.machine.used -= message.count
+            self._use(self.machine, -message.count)
             self.pool.give(message.count)
             self._on_free()
 
@@ -101,7 +104,7 @@ class TopMake:
         if self.pool.take():
             self._wanting_since = -1.0
             self._probe_after_s = self._probe_after_s if has_slot else PROBE_S
-            self.machine.used += 1
+            self._use(self.machine, 1)
             self.tokens.granted(1)
         elif not self._in_line:
             self._in_line = True
@@ -121,6 +124,11 @@ class TopMake:
     def give_slot(self) -> None:
         if self._locks is not None:
             self._locks.give()
+
+    @property
+    def has_more(self) -> bool:
+        """May it have more sub-makes to ask for? Not when it leaves a token alone."""
+        return self.tokens.offered == 0
 
     # -- shims ------------------------------------------------------------------------------------------
 
@@ -151,8 +159,9 @@ class TopMake:
         """Count as idle what waits; one recipe can wait for several sub-makes."""
         held = self.tokens.held
         credit, lent = min(self._waiting, 1 + held), min(self._waiting, held)
-        self.machine.used -= credit - self._credit
-        self._credit = credit
+        if credit != self._credit:
+            self._use(self.machine, self._credit - credit)
+            self._credit = credit
         while self._locks is not None and self._lent < lent:
             self._lent += 1
             self._locks.lend()
@@ -181,7 +190,7 @@ class TopMake:
         self._waiting = 0
         self._settle()
         self._closed = True
-        self.machine.used -= 1 + self.tokens.total
+        self._use(self.machine, -1 - self.tokens.total)
         self.tokens.close()
         if self._locks is not None:
             self._locks.locks.close()

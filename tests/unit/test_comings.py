@@ -18,10 +18,13 @@ from d1fleet import protocol
 from d1fleet.connect import Logins
 from d1fleet.environment import TravellingEnvironment
 from d1fleet.errors import ConnectError, D1fleetError, LoginError, ProtocolError
+from d1fleet.experience import Experience
+from d1fleet.history import History
 from d1fleet.hostlink import HostLink
 from d1fleet.hosts import RETURN_S, Hosts
 from d1fleet.loop import Loop
 from d1fleet.model import Host
+from d1fleet.placement import Scheduler
 from d1fleet.policy import Policy
 from d1fleet.protocol import Message, encode
 from d1fleet.record import Record
@@ -96,6 +99,8 @@ class Scene:
             (environment, environment),
             self.record,
             {},
+            Scheduler(),
+            Experience("demo", self.tree, History()),
             self._ready,
             lambda link, message: None,
             lambda link, meaning, wait_s: self.left.append((link, meaning, wait_s)),

@@ -9,10 +9,13 @@ import pytest
 from d1fleet import protocol
 from d1fleet.environment import TravellingEnvironment
 from d1fleet.errors import UnfitError
+from d1fleet.experience import Experience
+from d1fleet.history import History
 from d1fleet.hostlink import State
 from d1fleet.hosts import Hosts
 from d1fleet.loop import Loop
 from d1fleet.model import Host
+from d1fleet.placement import Scheduler
 from d1fleet.policy import Policy
 from d1fleet.record import Record
 
@@ -34,6 +37,8 @@ def hosts() -> Iterator[Hosts]:
         (environment, environment),
         Record(None),
         {},
+        Scheduler(),
+        Experience("demo", b"/", History()),
         lambda: None,
         lambda link, message: None,
         lambda link, meaning, wait_s: None,

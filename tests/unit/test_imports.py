@@ -69,7 +69,7 @@ LAYERS = [
     "protocol makeflags loop folders rules hostspec hostvars estimates machines waiting history traces",
     "ranking foresight placement simulator",
     "slots slotpool stream streams environment jobserver tree runtime interpose record policy fleet trust",
-    "shims shimstreams maketokens history_file",
+    "shims shimstreams maketokens history_file experience",
     "inventory_cache inventory setting_values settings",
     "transport transport.base transport.launcher transport.pack transport.pipes transport.local",
     "transport.keyfile transport.sshneeds transport.sshconfig transport.sshterms",
