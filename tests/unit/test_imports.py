@@ -69,7 +69,7 @@ LAYERS = [
     "protocol makeflags loop folders rules hostspec hostvars estimates machines waiting history traces",
     "ranking foresight placement simulator",
     "slots slotpool stream streams environment jobserver tree runtime interpose record policy fleet trust",
-    "shims shimstreams maketokens history_file",
+    "shims shimstreams maketokens history_file program records unseen why",
     "inventory_cache inventory setting_values settings",
     "transport transport.base transport.launcher transport.pack transport.pipes transport.local",
     "transport.keyfile transport.sshneeds transport.sshconfig transport.sshterms",
@@ -80,7 +80,11 @@ LAYERS = [
     "tokendesk topmake",
     "coordinator",
     "front summary build",
+<<<<<<< HEAD
     "cli cli.simulate cli.main cli.__main__",
+=======
+    "cli cli.why cli.main cli.__main__",
+>>>>>>> eb6e156 (Any program can be built with: its makes run here, their sub-makes on hosts; records are kept, and why tells from them)
 ]
 """From the bottom to the top: a module imports from its own layer and those before it."""
 
