@@ -47,6 +47,11 @@ _END_LIMIT_S = 5.0
 _STILL_THERE_S = 1.0
 """How long make has after each further try to end it."""
 
+_REST_S = 3.0
+"""How long what a program has started has to end when a signal has ended the program."""
+
+_REST_LOOK_S = 0.05
+
 _LAST_WORDS_S = 1.0
 """How long a build that was broken off waits for somebody to read what it says."""
 
@@ -141,7 +146,7 @@ def run(settings: Settings, what: Sequence[str] | Program) -> int:
         # Inside a build this is a sub-make like any other: here the shim knows what to do; on a host it runs
         # where it is, for a build of its own would wait for slots that the one around it holds.
         if isinstance(what, Program):
-            program.replace_us(what.words)
+            return program.replace_us(what.words)
         os.execvp("make", ["make", *what])
     for note in settings.notes:
         words.say(note)
@@ -324,7 +329,7 @@ class _Build:
             file = program.find(self._program.words[0], environ["PATH"])
         else:
             environ = interpose.make_environment(os.environ, **place)
-            file = self._real_make
+            file = str(self._real_make)
         arguments = self._arguments
         actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_CLOSE, fd) for fd in inherited.closed_streams]
         if self.own is not None:
@@ -373,7 +378,27 @@ class _Build:
         _, self._make_status = os.waitpid(self._make, 0)
         if os.WIFSIGNALED(self._make_status):
             self._broken_off = True
+            if self._program is not None and os.WTERMSIG(self._make_status) != signal.SIGKILL:
+                self._end_rest()
+                return
         self._end()
+
+    def _end_rest(self) -> None:
+        """A signal has ended the program, and not the makes that it started: they get time to end as make
+        does, and to pass that on to hosts.
+        """
+        for pid in process.descendants(os.getpid(), pipes.started_pids):
+            process.send(pid, signal.SIGTERM)
+        deadline = self._loop.now() + _REST_S
+
+        def look() -> None:
+            left = process.descendants(os.getpid(), pipes.started_pids)
+            if self._insisted or self._loop.now() > deadline or all(process.state(p) in "Z" for p in left):
+                self._end()
+            else:
+                self._loop.call_later(_REST_LOOK_S, look)
+
+        look()
 
     def _end(self) -> None:
         limit_s = _END_LIMIT_S + (self.settings.lease_s if self._broken_off else 0)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from .errors import NotExecutableError, ProgramError
 
@@ -24,7 +23,7 @@ class Program:
     """N of -jN for the makes that it starts; 0 is -j without a number, None is no -j."""
 
 
-def find(word: str, path: str) -> Path:
+def find(word: str, path: str) -> str:
     """The file that `word` means: one with a slash is a path, others are looked up in `path`, as PATH is.
 
     Raises:
@@ -32,40 +31,34 @@ def find(word: str, path: str) -> Path:
         NotExecutableError: there is one, which cannot be executed.
     """
     folders = [""] if "/" in word else [folder or "." for folder in path.split(":")]
-    files = [file for folder in folders if (file := Path(folder, word)).exists()] if word else []
+    files = [os.path.join(folder, word) for folder in folders if word]
+    files = [file for file in files if os.path.exists(file)]
     for file in files:
-        if file.is_file() and os.access(file, os.X_OK):
+        if os.path.isfile(file) and os.access(file, os.X_OK):
             return file
     if not files:
         where = "there is no" if "/" in word else "in PATH there is no program"
         raise ProgramError(f"{where} {word or '(empty name)'}", _MEND)
-    if files[0].is_dir():
+    if os.path.isdir(files[0]):
         raise NotExecutableError(f"{files[0]} is a folder", _MEND)
     raise NotExecutableError(f"{files[0]} may not be executed", f"chmod +x {files[0]}")
 
 
-_LOOK = "see what `file` says of it"
 _MEND = "d1fleet build --command -- PROGRAM ARGUMENTS"
 
 
-def replace_us(argv: Sequence[str]) -> NoReturn:
-    """Become the program.
+def replace_us(argv: Sequence[str]) -> int:
+    """Become the program; does not return.
 
     Raises:
-        ProgramError: it is not there.
-        NotExecutableError: it cannot be executed.
+        ProgramError, NotExecutableError: as find and spawn.
     """
     file = find(argv[0], os.environ.get("PATH", os.defpath))
-    try:
-        os.execv(file, list(argv))
-    except OSError as error:
-        if error.errno == errno.ENOEXEC:
-            os.execv(_SHELL, [_SHELL, str(file), *argv[1:]])
-        raise NotExecutableError(f"{file} cannot be started: {error.strerror}", _LOOK) from error
+    return _begin(file, list(argv), os.execv)
 
 
-def spawn(file: Path, argv: Sequence[bytes], environ: Mapping[str, str], **how: Any) -> int:
-    """Start it; returns its process id. A text file without a #! line is a script of the shell.
+def spawn(file: str, argv: Sequence[bytes], environ: Mapping[str, str], **how: Any) -> int:
+    """Start it; returns its process id.
 
     Args:
         how: further arguments of os.posix_spawn.
@@ -74,17 +67,29 @@ def spawn(file: Path, argv: Sequence[bytes], environ: Mapping[str, str], **how: 
         ProgramError: its interpreter is not there.
         NotExecutableError: the kernel does not take it.
     """
+    words = [os.fsdecode(word) for word in argv]
+    return _begin(file, words, lambda path, words: os.posix_spawn(path, words, environ, **how))
+
+
+def _begin(file: str, words: list[str], call: Callable[[str, list[str]], int]) -> int:
+    """Call the kernel for the file, or, where it is a text without a #! line, for a shell that reads it."""
     try:
         try:
-            return os.posix_spawn(file, list(argv), environ, **how)
+            return call(file, words)
         except OSError as error:
-            if error.errno != errno.ENOEXEC:
+            if error.errno != errno.ENOEXEC or b"\0" in _first_line(file):
                 raise
-            shell = [os.fsencode(_SHELL), os.fsencode(file), *argv[1:]]
-            return os.posix_spawn(_SHELL, shell, environ, **how)
+            return call(_SHELL, [_SHELL, file, *words[1:]])
     except FileNotFoundError as error:
         raise ProgramError(
             f"{file} cannot be started: its interpreter is not there", "see its first line"
         ) from error
     except OSError as error:
-        raise NotExecutableError(f"{file} cannot be started: {error.strerror}", _LOOK) from error
+        raise NotExecutableError(
+            f"{file} cannot be started: {error.strerror}", "see what `file` says of it"
+        ) from error
+
+
+def _first_line(file: str) -> bytes:
+    with open(file, "rb") as opened:
+        return opened.read(4096).partition(b"\n")[0]
