@@ -38,8 +38,8 @@ def begin(folder: bytes, most: int) -> tuple[TextIO, str]:
     """
     records = state_folder("records")
     _make_room(records, _tree(folder), most - 1)
-    now = time.time()
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03}"
+    seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds)) + f".{nanoseconds:09}"
     path = records / f"{_tree(folder)}-{stamp}-{os.getpid()}{_SUFFIX}"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     return os.fdopen(fd, "w", encoding="utf-8"), str(path)

@@ -34,6 +34,7 @@ LOCAL: Sequence[tuple[str, str]] = (
     ("its folder is outside the tree*", "--trees PATH names further folders that all hosts share"),
     ("there are no hosts", "--hosts or --inventory names some"),
     ("no host can take part", "see what became of the hosts"),
+    ("no host", "--strict forbids that it runs on this machine"),
     ("it cannot be asked of a host*", "the call does not fit into what a host can be sent"),
     (
         "its jobserver sits where*",
@@ -188,9 +189,9 @@ def explain(build: Build, job: Mapping[str, Any]) -> dict[str, Any]:
 def outcome(job: Mapping[str, Any]) -> str:
     """How it ended, in a few words."""
     if job["infrastructure"]:
-        return f"lost ({job['infrastructure']})"
+        return f"was lost ({job['infrastructure']})"
     if job["host"] is None:
-        return "run on this machine"
+        return "ran on this machine"
     if job["signal"]:
         return f"died of signal {job['signal']}"
     return "ended well" if job["exit"] == 0 else f"failed, exit {job['exit']}"

@@ -25,22 +25,30 @@ _INTERRUPTED = 130
 
 def split_own(command: click.Command, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Part arguments into ours and make's: ours are long, and end before the first word that is none."""
+    own, _ = _own_words(command, arguments)
+    rest = list(arguments[len(own) :])
+    if rest[:1] == ["--"]:
+        rest = rest[1:]
+    return own, rest
+
+
+def _own_words(command: click.Command, arguments: Sequence[str]) -> tuple[list[str], set[str]]:
+    """The words that are our options and their values, and the names of these options."""
     flags = {"--help": True}
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             for name in [*parameter.opts, *parameter.secondary_opts]:
                 flags[name] = parameter.is_flag
     at = 0
+    names: set[str] = set()
     while at < len(arguments):
         word = arguments[at]
         name = word.split("=", 1)[0]
         if name not in flags:
             break
+        names.add(name)
         at += 1 if "=" in word or flags[name] else 2
-    rest = list(arguments[at:])
-    if rest[:1] == ["--"]:
-        rest = rest[1:]
-    return list(arguments[:at]), rest
+    return list(arguments[:at]), names
 
 
 _JOBS = re.compile(r"(?:-j|--jobs=?)(\d*)\Z")
@@ -56,16 +64,18 @@ def split_program(
         UsageError: something else of make's stands before the program, or there is none.
     """
     own: list[str] = []
+    called = False
     jobs: int | None = None
     rest = list(arguments)
     foreign: str | None = None
     while rest:
-        options, behind = split_own(command, rest)
-        own += options
-        if rest[len(options) :][:1] == ["--"]:
-            rest = behind
+        words, names = _own_words(command, rest)
+        own += words
+        called = called or "--command" in names
+        del rest[: len(words)]
+        if rest[:1] == ["--"]:
+            del rest[0]
             break
-        rest = behind
         if not rest:
             break
         given = _JOBS.match(rest[0])
@@ -77,14 +87,14 @@ def split_program(
             jobs = int(number or 0)
             if number and not jobs:
                 raise UsageError("-j0 is no number of jobs", "give -jN with N of 1 or more, or -j alone")
-        elif "--command" in own:
+        elif called:
             break
         elif "--command" in rest:
             word = rest.pop(0)
             foreign = foreign or word
         else:
             return None
-    if "--command" not in own:
+    if not called:
         return None
     if foreign is not None:
         raise UsageError(
