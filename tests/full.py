@@ -46,6 +46,8 @@ PARTS = (
     Part("limits-openssh", ("-m", "", "tests/limits", "-k", "openssh")),
     Part("packages-e2fsprogs", ("-m", "", "tests/packages", "-k", "e2fsprogs")),
     Part("packages-xfsprogs", ("-m", "", "tests/packages", "-k", "xfsprogs")),
+    Part("packages-debian", ("-m", "", "tests/packages/test_debian_packages.py")),
+    Part("command", ("-m", "", "tests/command")),
     Part(
         "kill-events-pipes", ("-m", "", "tests/kill/test_events.py", "-k", "not ssh and not killed_clients")
     ),

@@ -63,7 +63,7 @@ def configured(recipe: Recipe, folder: Path) -> Path:
     Raises:
         SourceUnavailable: it cannot be had or not be configured here; the text says why.
     """
-    _install(recipe)
+    install(recipe.needs)
     fetch_source(recipe.package, "", folder, default_cache())
     for name in recipe.generated:
         os.utime(folder / name)
@@ -84,9 +84,13 @@ def _words(argument: str, tree: Path) -> list[str]:
     return run(["make", "-s", f"--eval={ask}", "d1fleet-ask"], cwd=tree).split()
 
 
-def _install(recipe: Recipe) -> None:
-    """Install what the package needs where tests may; otherwise name what is missing."""
-    missing = [name for name in recipe.needs if not _is_installed(name)]
+def install(needs: Sequence[str]) -> None:
+    """Install these Debian packages where tests may.
+
+    Raises:
+        SourceUnavailable: tests may not, or it failed; it names what is missing.
+    """
+    missing = [name for name in needs if not _is_installed(name)]
     if not missing:
         return
     if os.environ.get("D1FLEET_TEST_INSTALL") != "1" or os.geteuid() != 0:
