@@ -80,11 +80,7 @@ LAYERS = [
     "tokendesk topmake",
     "coordinator",
     "front summary build",
-<<<<<<< HEAD
-    "cli cli.simulate cli.main cli.__main__",
-=======
-    "cli cli.why cli.main cli.__main__",
->>>>>>> eb6e156 (Any program can be built with: its makes run here, their sub-makes on hosts; records are kept, and why tells from them)
+    "cli cli.simulate cli.why cli.main cli.__main__",
 ]
 """From the bottom to the top: a module imports from its own layer and those before it."""
 
