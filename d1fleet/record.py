@@ -57,6 +57,8 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "argv": "list[str]",
         "host": "str?",
         "local_reason": "str?",
+        "parent": "int?",
+        "asked_from": "str?",
         "exit": "int?",
         "signal": "int?",
         "infrastructure": "str",
@@ -76,8 +78,6 @@ OPTIONAL: Mapping[str, Mapping[str, str]] = {
     "job": {
         "reason": "str",
         "waited_for": "str",
-        "parent": "int",
-        "asked_from": "str",
         "expected_s": "float",
     },
 }

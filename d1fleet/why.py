@@ -34,6 +34,11 @@ LOCAL: Sequence[tuple[str, str]] = (
     ("its folder is outside the tree*", "--trees PATH names further folders that all hosts share"),
     ("there are no hosts", "--hosts or --inventory names some"),
     ("no host can take part", "see what became of the hosts"),
+    ("it has a -j of its own", "it has its own jobserver, and its sub-makes may go elsewhere"),
+    ("its host has room for more", "a free slot where it was called is better than one elsewhere"),
+    ("nothing else wants its slot", "to move it would free a slot that nobody needs"),
+    ("no other host has room", "it would wait elsewhere, and need not here"),
+    ("another host would not start it", "it had been given to one, which refused it before it began"),
     ("no host", "--strict forbids that it runs on this machine"),
     ("it cannot be asked of a host*", "the call does not fit into what a host can be sent"),
     (
@@ -148,7 +153,7 @@ def explain(build: Build, job: Mapping[str, Any]) -> dict[str, Any]:
     """All that the record tells of a job, as docs/record.md describes for `why --json`."""
     ended_s = build.since(job["at_s"])
     asked_s = build.since(job["asked_s"])
-    placed_s = build.since(job["placed_s"]) if job["host"] is not None else None
+    placed_s = build.since(job["placed_s"]) if _was_placed(job) else None
     decided_s = ended_s if placed_s is None else placed_s
     reason, explanation = _reason(job)
     earlier = [each for each in build.jobs if each["job"] == job["job"] and each is not job]
@@ -172,8 +177,8 @@ def explain(build: Build, job: Mapping[str, Any]) -> dict[str, Any]:
         "ended_s": ended_s,
         "ran_s": job["ran_s"],
         "expected_s": job.get("expected_s"),
-        "parent": job.get("parent"),
-        "asked_from": job.get("asked_from"),
+        "parent": job["parent"],
+        "asked_from": job["asked_from"],
         "waited_s": None if placed_s is None else round(placed_s - asked_s, 3),
         "waited_for": job.get("waited_for") or _waited_for(build, job, asked_s, placed_s),
         "reason": reason,
@@ -186,19 +191,24 @@ def explain(build: Build, job: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _was_placed(job: Mapping[str, Any]) -> bool:
+    """Was it given to a host? Else it stayed where it was called, or nobody took it."""
+    return job["host"] is not None and job["local_reason"] is None
+
+
 def outcome(job: Mapping[str, Any]) -> str:
     """How it ended, in a few words."""
     if job["infrastructure"]:
         return f"was lost ({job['infrastructure']})"
-    if job["host"] is None:
-        return "ran on this machine"
+    if not _was_placed(job):
+        return "ran where it was called"
     if job["signal"]:
         return f"died of signal {job['signal']}"
     return "ended well" if job["exit"] == 0 else f"failed, exit {job['exit']}"
 
 
 def _reason(job: Mapping[str, Any]) -> tuple[str, str]:
-    if job["host"] is None:
+    if not _was_placed(job):
         said = str(job["local_reason"] or job["infrastructure"])
         return job.get("reason") or "local", next(
             (text for form, text in LOCAL if fnmatch.fnmatch(said, form)), ""
@@ -245,19 +255,19 @@ def _running_at(build: Build, job: Mapping[str, Any], now_s: float) -> dict[str,
     count: dict[str, int] = {}
     for other in build.jobs:
         start_s, end_s = _span(build, other)
-        if other["host"] is not None and other["job"] != job["job"] and start_s <= now_s < end_s:
+        if _was_placed(other) and other["job"] != job["job"] and start_s <= now_s < end_s:
             count[other["host"]] = count.get(other["host"], 0) + 1
     return count
 
 
 def _beside(build: Build, job: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Other jobs on its host while it ran, those that shared most of its time first."""
-    if job["host"] is None:
+    if not _was_placed(job):
         return []
     start_s, end_s = _span(build, job)
     shared = []
     for other in build.jobs:
-        if other["host"] != job["host"] or other["job"] == job["job"]:
+        if not _was_placed(other) or other["host"] != job["host"] or other["job"] == job["job"]:
             continue
         begun_s, over_s = _span(build, other)
         together_s = min(end_s, over_s) - max(start_s, begun_s)
@@ -293,18 +303,18 @@ def tell(story: Mapping[str, Any]) -> str:
         above = f"job {story['parent']}" if story["parent"] is not None else "a sub-make"
         lines.append(f"  called by {above} on {story['asked_from'] or 'this machine'}")
     lines += ["", *_place(story, where), "", *_times(story)]
-    if story["host"] is not None:
+    if story["placed_s"] is not None:
         lines += ["", *_candidates(story)]
         lines += _company(story)
-    elif story["reason"] == "local":
+    else:
         lines += _left_out(story)
     return "\n".join(map(plain, lines))
 
 
 def _place(story: Mapping[str, Any], where: str) -> list[str]:
     said = story["explanation"]
-    if story["host"] is None:
-        first = f"It ran on this machine: {story['local_reason']}." if story["local_reason"] else ""
+    if story["placed_s"] is None:
+        first = f"It stayed on {where}: {story['local_reason']}." if story["local_reason"] else ""
         lines = [first or f"It ran nowhere: {story['outcome']}."]
         return [*lines, *([f"  ({said})"] if said else [])]
     because = said or story["reason"]

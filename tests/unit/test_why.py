@@ -61,6 +61,8 @@ def job(
         "argv": ["make", *argv],
         "host": host,
         "local_reason": None if host else "the goal install runs here by rule",
+        "parent": None,
+        "asked_from": None,
         "exit": 0 if host else None,
         "signal": 0 if host else None,
         "infrastructure": "",
@@ -176,12 +178,26 @@ def test_what_else_ran_there_and_elsewhere() -> None:
 def test_one_that_stayed_here() -> None:
     told, text = story("install", up("alder", 0.1), job(4, "install", host=None))
     assert (told["host"], told["reason"]) == (None, "local")
-    assert "It ran on this machine: the goal install runs here by rule." in text
+    assert "It stayed on this machine: the goal install runs here by rule." in text
     assert "(goals like install change this machine, or ask a person)" in text
     told, text = story(
         "1", out("host-failed", "alder", 0.1), job(1, host=None, local_reason="no host can take part")
     )
     assert "alder: it could not take part: it broke" in text
+
+
+def test_one_that_stayed_on_the_host_that_called_it() -> None:
+    stays: dict[str, Any] = {
+        "local_reason": "its host has room for more",
+        "placed_s": 0.0,
+        "ran_s": None,
+        "exit": None,
+    }
+    entry = job(2, host="birch", parent=1, asked_from="birch", candidates=[], **stays)
+    told, text = story("2", up("alder", 0), up("birch", 0), job(1, host="birch", span=(0, 0, 9)), entry)
+    assert "  called by job 1 on birch" in text
+    assert "It stayed on birch: its host has room for more." in text
+    assert (told["placed_s"], told["beside"], told["outcome"]) == (None, [], "ran where it was called")
 
 
 def test_every_local_reason_that_is_explained_is_one_of_ours() -> None:
@@ -314,7 +330,8 @@ words = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters=
 def test_any_command_can_be_told_of(
     argv: list[str], folder: str, reason: str, target: str, host: bool
 ) -> None:
-    entry = job(1, *argv, host="alder" if host else None, dir=f"/p/{folder}", local_reason=reason)
+    entry = job(1, *argv, host="alder" if host else None, dir=f"/p/{folder}")
+    entry["local_reason"] = None if host else reason
     whole = build(up("alder", 0), entry)
     text = why.tell(why.explain(whole, entry))
     assert all(line.isprintable() for line in text.split("\n"))
