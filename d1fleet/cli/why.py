@@ -28,7 +28,7 @@ def answer(target: str | None, record: str | None, number: int | None, as_json: 
     """
     builds = _builds(record, number)
     if target is None and (record is not None or number is not None):
-        jobs = [(build, job) for build in builds for job in build.jobs]
+        jobs = [(build, job) for build in builds for job in sorted(build.jobs, key=lambda job: job["job"])]
         return _as_json(jobs) if as_json else "\n".join(why.tell_matches(jobs))
     if target is None:
         found: Any = [_build(build) for build in builds]
@@ -78,9 +78,8 @@ def _nothing(builds: list[why.Build], target: str) -> NoRecordError:
     if target.isdigit():
         numbers = [job["job"] for job in first.jobs]
         has = f"it has {min(numbers)} to {max(numbers)}" if numbers else "it had no sub-makes"
-        return NoRecordError(
-            f"there is no sub-make {target} in the build of {first.begin['time']}: {has}", mend
-        )
+        build = f"the build of {first.begin['time']} in {first.begin['folder']}"
+        return NoRecordError(f"there is no sub-make {target} in {build}: {has}", mend)
     return NoRecordError(f"no sub-make on record has {target} as a goal, folder or word", mend)
 
 

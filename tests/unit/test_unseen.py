@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from d1fleet.interpose import MARKER
-from d1fleet.unseen import Call, Unseen
+from d1fleet.unseen import Call, Unseen, _executed
 
 MAKE = shutil.which("make") or pytest.skip("there is no make here", allow_module_level=True)
 
@@ -72,3 +73,21 @@ def test_levels_count_from_where_the_build_stands(tmp_path: Path, shim_dir: Path
     with running(tmp_path, "/usr/bin/make", PATH="/usr/bin", MAKELEVEL="2"):
         assert len(Unseen(shim_dir, "1").look(())) == 1
         assert Unseen(shim_dir, "2").look(()) == []
+
+
+def test_a_copy_of_a_make_that_has_not_become_its_own_program(tmp_path: Path) -> None:
+    """Between fork and exec a recipe looks like the make that starts it."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(write)
+        os.read(read, 1)
+        os._exit(0)
+    os.close(read)
+    try:
+        assert not _executed(pid)
+    finally:
+        os.close(write)
+        os.waitpid(pid, 0)
+    with running(tmp_path, "make") as made:
+        assert _executed(made)
