@@ -151,7 +151,7 @@ def find_make(environ: Mapping[str, str]) -> Path:
     """
     for folder in environ.get("PATH", os.defpath).split(":"):
         candidate = Path(folder or ".").absolute() / "make"
-        if not candidate.with_name(MARKER).exists() and _is_program(candidate):
+        if not os.path.exists(candidate.with_name(MARKER)) and _is_program(candidate):
             return candidate
     raise ToolError("there is no make in PATH", mend="install GNU make 4.2 or newer (apt-get install make)")
 
@@ -186,7 +186,8 @@ def _check_private(folder: Path) -> None:
 
 
 def _is_program(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+    # Not path.is_file(): that one raises where a folder of PATH may not be looked into.
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def _key(*parts: bytes) -> str:

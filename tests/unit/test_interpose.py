@@ -326,3 +326,9 @@ def test_check_make_refuses(tmp_path: Path, text: str, said: str) -> None:
 def test_check_make_is_not_led_astray_by_makeflags(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAKEFLAGS", "--no-such-option")
     assert check_make(find_make(os.environ)) >= (4, 2)
+
+
+def test_a_folder_of_path_that_cannot_be_looked_into(tmp_path: Path) -> None:
+    """Others' folders are often left in PATH by su(1); a name that is too long fails for root, too."""
+    make = _program(tmp_path / "make", "#!/bin/sh\n")
+    assert find_make({"PATH": f"/{'x' * 300}:{tmp_path}"}) == make
