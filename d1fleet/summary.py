@@ -32,10 +32,6 @@ def show_summary(
         return
     counts = coordinator.counts
     words = []
-    if wanted is None and unseen:
-        words.append(
-            f"{_count(len(unseen), 'sub-make')} ran here without asking d1fleet (--summary has them)"
-        )
     if counts.fallback:
         words.append(
             f"{_count(counts.fallback, 'sub-make')} ran on this machine because no host could take part"
@@ -60,6 +56,10 @@ def show_summary(
             for name, count in counts.by_host.most_common()
         )
         words.append(f"{_count(done, 'sub-make')}: {where}")
+    if wanted is None and sys.stderr.isatty() and unseen:
+        words.append(
+            f"{_count(len(unseen), 'sub-make')} ran here without asking d1fleet (--summary has them)"
+        )
     if words:
         ours.say("; ".join(words))
 
