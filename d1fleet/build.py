@@ -111,13 +111,12 @@ def open_record(settings: Settings, fleet: Fleet, folder: bytes, what: Sequence[
     Raises:
         UsageError: the user named a file that cannot be written.
     """
-    kept = None
+    record = Record(settings.record)
     if settings.keep_records:
         try:
-            kept = records.begin(folder, settings.keep_records)
+            record.keep(*records.begin(folder, settings.keep_records))
         except (RuntimeFolderError, OSError) as error:
             words.say(f"no record of this build is kept, and `d1fleet why` will not know it: {error}")
-    record = Record(settings.record, kept)
     record.write(
         event="build",
         format=FORMAT,

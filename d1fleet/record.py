@@ -104,26 +104,26 @@ class Record:
 
     Args:
         path: a file of the user's.
-        kept: an open file and its name: bounded in size, and in trouble given up with a word.
 
     Raises:
         UsageError: `path` cannot be written.
     """
 
-    def __init__(self, path: str | None, kept: tuple[TextIO, str] | None = None) -> None:
-        self._sinks = []
-        if kept is not None:
-            self._sinks.append(_Sink(*kept, LARGEST_BYTES))
+    def __init__(self, path: str | None) -> None:
+        self._sinks: list[_Sink] = []
         if path is not None:
             try:
                 # For this user alone: command lines can hold what others should not read.
                 fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             except OSError as error:
-                self.close()
                 raise UsageError(
                     f"the record {path} cannot be written: {error.strerror}", "name another file"
                 ) from error
             self._sinks.append(_Sink(os.fdopen(fd, "w", encoding="utf-8"), path))
+
+    def keep(self, file: TextIO, name: str) -> None:
+        """Write to this open file as well, so much as LARGEST_BYTES allow."""
+        self._sinks.append(_Sink(file, name, LARGEST_BYTES))
 
     @property
     def wanted(self) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import records, why
 from ..errors import NoRecordError
+from ..words import say
 
 SHOWN = 40
 """Matches that are listed."""
@@ -64,10 +66,29 @@ def _builds(record: str | None, number: int | None) -> list[why.Build]:
             "build there first, go to where you built, or name one with --record FILE",
         )
     if number is None:
-        return [why.read(path, at) for at, path in enumerate(paths, 1)]
+        return _readable(paths)
     if number > len(paths):
         raise NoRecordError(f"there are records of {len(paths)} builds here", "d1fleet why lists them")
     return [why.read(paths[number - 1], number)]
+
+
+def _readable(paths: Sequence[Path]) -> list[why.Build]:
+    """All builds but those whose record a full disk, say, has spoilt: the others can be told of all the same.
+
+    Raises:
+        NoRecordError: none can be read.
+    """
+    builds = []
+    last: NoRecordError | None = None
+    for at, path in enumerate(paths, 1):
+        try:
+            builds.append(why.read(path, at))
+        except NoRecordError as error:
+            say(f"build {at} is passed over: {error.message}")
+            last = error
+    if not builds and last is not None:
+        raise last
+    return builds
 
 
 def _nothing(builds: list[why.Build], target: str) -> NoRecordError:

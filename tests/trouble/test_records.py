@@ -73,7 +73,12 @@ def test_what_is_kept_is_told(place: Place) -> None:
 
 
 def test_what_a_build_writes_is_what_the_contract_has(place: Place) -> None:
-    place.run("build", *HOSTS, "--hosts", ":/2 nosuchhost.invalid", "-j2", "-k", "one", "install", "none")
+    record = place.state / "named"
+    place.state.mkdir()
+    until = f"one: ; @until grep -q host-failed {record}; do sleep 0.05; done\n"
+    (place.tree / "sub.mk").write_text(until)
+    hosts = ("--hosts", ":/2 nosuchhost.invalid")
+    place.run("build", *hosts, "--record", str(record), "-j2", "-k", "one", "none")
     seen = set()
     for line in place.records()[0].read_text().splitlines():
         event = json.loads(line)

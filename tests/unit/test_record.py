@@ -22,8 +22,10 @@ DOCUMENT = ROOT.parent / "docs" / "record.md"
 ALIKE = ("host-failed", "host-drained", "host-lost")
 
 
-def kept(path: Path) -> tuple[Any, str]:
-    return path.open("w", encoding="utf-8"), str(path)
+def named_and_kept(folder: Path, kept: Path) -> Record:
+    record = Record(str(folder / "named"))
+    record.keep(kept.open("w", encoding="utf-8"), str(kept))
+    return record
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -31,7 +33,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_both_files_have_the_same(tmp_path: Path) -> None:
-    record = Record(str(tmp_path / "named"), kept(tmp_path / "kept"))
+    record = named_and_kept(tmp_path, tmp_path / "kept")
     record.write(event="job", dir=b"/\xff", argv=[b"make", b"a b"], job=1)
     record.close()
     assert (tmp_path / "named").read_bytes() == (tmp_path / "kept").read_bytes()
@@ -62,7 +64,7 @@ def test_what_is_kept_is_bounded_and_what_is_named_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LARGEST_BYTES", 1000)
-    record = Record(str(tmp_path / "named"), kept(tmp_path / "kept"))
+    record = named_and_kept(tmp_path, tmp_path / "kept")
     for number in range(100):
         record.write(event="job", job=number)
     assert record.wanted
@@ -75,7 +77,7 @@ def test_what_is_kept_is_bounded_and_what_is_named_is_not(
 def test_a_full_disk_ends_one_record_and_nothing_else(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    record = Record(str(tmp_path / "named"), kept(Path("/dev/full")))
+    record = named_and_kept(tmp_path, Path("/dev/full"))
     record.write(event="end")
     record.write(event="end")
     assert record.wanted
@@ -93,7 +95,7 @@ def test_without_files_nothing_is_written() -> None:
 
 def test_a_file_that_cannot_be_written_is_the_users_fault(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name another file"):
-        Record(str(tmp_path / "none" / "record"), kept(tmp_path / "kept"))
+        Record(str(tmp_path / "none" / "record"))
 
 
 # The contract

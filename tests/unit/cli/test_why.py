@@ -110,3 +110,15 @@ def test_no_build_at_all(
     assert ask(monkeypatch, "1") == NoRecordError.exit_code
     assert "it had no sub-makes" in capfd.readouterr().err
     assert ask(monkeypatch, "--build", "0", "1") == UsageError.exit_code
+
+
+def test_a_record_that_is_spoilt_is_passed_over(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    keep(tree, job(1, "first"))
+    spoilt = keep(tree)
+    spoilt.write_text("")
+    assert ask(monkeypatch, "first") == 0
+    out, err = capfd.readouterr()
+    assert out.startswith("job 1: make first") and f"build 1 is passed over: {spoilt} is no record" in err
+    assert ask(monkeypatch, "--build", "1") == NoRecordError.exit_code
