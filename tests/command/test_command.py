@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.kill import proc
 from tests.kill.fleet import PROGRAM
 from tests.kill.terminal import Terminal
 
@@ -259,6 +262,54 @@ def test_ctrl_c(site: Site) -> None:
         terminal.wait_for("Interrupt")
         assert "went on" not in terminal.text
     assert not (site.folder / "slow").exists()
+
+
+def test_ctrl_z(site: Site) -> None:
+    """It stops with all that it has started, and goes on with fg."""
+    need("bash")
+    os.mkfifo(site.folder / "begun")
+    os.mkfifo(site.folder / "go")
+    site.write("sub.mk", "slow: ; @echo $$PPID >begun; read x <go; echo went on\n")
+    site.write("Makefile", "slow: ; @+make -f sub.mk slow\n")
+    script = site.script("echo $$ >pid", "make slow", "exit 7")
+    with (
+        Terminal() as terminal,
+        subprocess.Popen(
+            ["bash", "--norc", "--noprofile", "-i"],
+            cwd=site.folder,
+            env={**site.environment, "PS1": "ready> "},
+            stdin=terminal.slave,
+            stdout=terminal.slave,
+            stderr=terminal.slave,
+            preexec_fn=terminal.become_controlling,
+            start_new_session=True,
+        ) as shell,
+    ):
+        terminal.wait_for("ready> ")
+        terminal.press(shlex.join(site.argv([script])) + "; echo status=$?\n")
+        made = int((site.folder / "begun").read_text())
+        started = int((site.folder / "pid").read_text())
+        terminal.press("\x1a")
+        terminal.wait_for("Stopped")
+        for pid in (started, made):
+            assert _stops(pid), proc.describe(pid)
+        terminal.press("fg\n")
+        (site.folder / "go").write_text("\n")
+        terminal.wait_for("went on")
+        terminal.press("echo status=$?\n")
+        terminal.wait_for("status=7")
+        terminal.press("exit\n")
+        assert shell.wait(LIMIT_S) == 0
+
+
+def _stops(pid: int) -> bool:
+    """Is it stopped within ten seconds? Nothing tells of that to anybody but the parent."""
+    deadline = time.monotonic() + 10
+    while proc.state(pid) != "T":
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
