@@ -259,7 +259,7 @@ def test_ctrl_c(site: Site) -> None:
         with running(site.argv([script]), site, **how) as process:
             terminal.press("\x03")
             assert process.wait(LIMIT_S) == -signal.SIGINT
-        terminal.wait_for("Interrupt")
+        terminal.wait_for("Deleting file 'slow'")
         assert "went on" not in terminal.text
     assert not (site.folder / "slow").exists()
 
