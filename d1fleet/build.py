@@ -8,11 +8,13 @@ import itertools
 import os
 import signal
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from . import connect, front, inherited, interpose, makeflags, words
+from . import __version__, connect, front, inherited, interpose, makeflags, program, records, words
 from .coordinator import Coordinator
 from .environment import TravellingEnvironment
 from .errors import D1fleetError, HostError, JobLostError, RuntimeFolderError
@@ -23,7 +25,8 @@ from .loop import Loop
 from .maketokens import TokenFifo, TokenPipes
 from .model import TRANSPORTS, Host
 from .policy import Policy
-from .record import Record
+from .program import Program
+from .record import FORMAT, Record
 from .runtime import PROOFS, build_folder, remove_build_folder
 from .server import process
 from .settings import Settings
@@ -32,6 +35,7 @@ from .slots import SlotLocks
 from .summary import show_summary
 from .transport import pipes
 from .tree import TreeLock
+from .unseen import Unseen
 from .watch import InventoryWatch, look
 
 _OURS = (signal.SIGTTOU, signal.SIGINT)
@@ -44,6 +48,11 @@ _END_LIMIT_S = 5.0
 
 _STILL_THERE_S = 1.0
 """How long make has after each further try to end it."""
+
+_REST_S = 3.0
+"""How long what a program has started has to end when a signal has ended the program."""
+
+_REST_LOOK_S = 0.05
 
 _LAST_WORDS_S = 1.0
 """How long a build that was broken off waits for somebody to read what it says."""
@@ -98,25 +107,64 @@ def build_directory(folder: bytes, arguments: Sequence[str]) -> bytes:
     return found if os.path.isdir(found) else folder
 
 
-def run(settings: Settings, make_arguments: Sequence[str]) -> int:
-    """Run make with these arguments; returns the exit status for the user's shell.
+def command_line(what: Sequence[str] | Program) -> list[str]:
+    """What runs: make with its arguments, or the program with its own."""
+    return list(what.words) if isinstance(what, Program) else ["make", *what]
+
+
+def open_record(settings: Settings, fleet: Fleet, folder: bytes, what: Sequence[str] | Program) -> Record:
+    """The record of a build, begun. That none can be kept is no reason not to build.
+
+    Raises:
+        UsageError: the user named a file that cannot be written.
+    """
+    record = Record(settings.record)
+    if settings.keep_records:
+        try:
+            record.keep(*records.begin(folder, settings.keep_records))
+        except (RuntimeFolderError, OSError) as error:
+            words.say(f"no record of this build is kept, and `d1fleet why` will not know it: {error}")
+    record.write(
+        event="build",
+        format=FORMAT,
+        version=__version__,
+        time=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        folder=folder,
+        command=command_line(what),
+        program=isinstance(what, Program),
+        project=fleet.project,
+        hosts=[host.name for host in fleet.hosts],
+        pid=os.getpid(),
+    )
+    return record
+
+
+def run(settings: Settings, what: Sequence[str] | Program) -> int:
+    """Run make with these arguments, or a program; returns the exit status for the user's shell.
 
     Raises:
         ToolError: there is no make that fits.
+        ProgramError: the program cannot be started.
         TreeError: another build is at work in this folder.
         RuntimeFolderError: our own folders cannot be used.
     """
     if "D1FLEET_SOCKET" in os.environ or "D1FLEET_JOB" in os.environ:
         # Inside a build this is a sub-make like any other: here the shim knows what to do; on a host it runs
         # where it is, for a build of its own would wait for slots that the one around it holds.
-        os.execvp("make", ["make", *make_arguments])
+        if isinstance(what, Program):
+            return program.replace_us(what.words)
+        os.execvp("make", ["make", *what])
     for note in settings.notes:
         words.say(note)
     # Before it is read: a change in the meantime is one that the build has not seen.
     inventory = look(settings.inventory)
+    if isinstance(what, Program):
+        program.find(what.words[0], os.environ.get("PATH", os.defpath))
     fleet = fleet_of(settings)
-    make_arguments = with_default_jobs(make_arguments, fleet, os.environ)
-    own = makeflags.top_make([b"make", *map(os.fsencode, make_arguments)], os.environb)
+    own = None
+    if not isinstance(what, Program):
+        what = with_default_jobs(what, fleet, os.environ)
+        own = makeflags.top_make([b"make", *map(os.fsencode, what)], os.environb)
     if fleet.hosts == (embedded_host(),) and own is not None:
         # Nobody has said anything of this machine but the -j.
         slots = max(own.jobs, len(os.sched_getaffinity(0)))
@@ -125,22 +173,25 @@ def run(settings: Settings, make_arguments: Sequence[str]) -> int:
     ignored = {number for number in _OURS if signal.getsignal(number) is signal.SIG_IGN}
     real_make = interpose.find_make(os.environ)
     version = interpose.check_make(real_make)
-    folder = build_directory(os.fsencode(os.getcwd()), make_arguments)
-    record = Record(settings.record)
-    lock = TreeLock(folder)
-    runtime = build_folder()
-    try:
+    arguments = () if isinstance(what, Program) else what
+    folder = build_directory(os.fsencode(os.getcwd()), arguments)
+    with contextlib.ExitStack() as held:
+        held.callback(TreeLock(folder).close)
+        record = open_record(settings, fleet, folder, what)
+        held.callback(record.close)
+        runtime = build_folder()
+        held.callback(remove_build_folder, runtime)
         try:
             shim_cache = cache_folder("shim")
         except RuntimeFolderError:
             shim_cache = runtime / "cache"  # no home to keep it in: compiled for this build alone
-        shim_dir = interpose.install_shim(shim_cache, runtime / "bin")
+        shim_dir = interpose.install_shim(shim_cache, shim_cache / interpose.build_id())
 
         def coordinate(control: socket.socket, group: int) -> None:
             build = _Build(
                 settings,
                 fleet,
-                make_arguments,
+                what,
                 folder,
                 real_make,
                 shim_dir,
@@ -155,10 +206,6 @@ def run(settings: Settings, make_arguments: Sequence[str]) -> int:
             build.serve(control, group)
 
         kind, value = front.in_front_of(coordinate)
-    finally:
-        record.close()
-        lock.close()
-        remove_build_folder(runtime)
     if kind == 1:
         front.die_of(value)
     return value
@@ -171,7 +218,7 @@ class _Build:
         self,
         settings: Settings,
         fleet: Fleet,
-        make_arguments: Sequence[str],
+        what: Sequence[str] | Program,
         folder: bytes,
         real_make: Path,
         shim_dir: Path,
@@ -192,13 +239,15 @@ class _Build:
         """Its files as they were before it was read."""
         self.settings = settings
         self._fleet = fleet
-        self._arguments = [b"make", *map(os.fsencode, make_arguments)]
+        self._program = what if isinstance(what, Program) else None
+        self._arguments = [os.fsencode(word) for word in command_line(what)]
         self._folder = folder
         self._real_make = real_make
         self._shim_dir = shim_dir
         self._socket = str(runtime / "socket")
         self._proofs = str(runtime / PROOFS)
         self._record = record
+        self._unseen = Unseen(shim_dir, os.environ.get("MAKELEVEL", ""))
         self._loop = Loop()
         self._make = 0
         self._make_status: int | None = None
@@ -269,6 +318,9 @@ class _Build:
                 loop.on_read(self._control.fileno(), self._front_event)
             self._reap()
             loop.run()
+            kind, value = self._result()
+            record_end = {"exit": None if kind else value, "signal": value if kind else None}
+            self._record.write(event="end", **record_end)
         finally:
             if self._make and self._make_status is None:
                 self._broken_off = True  # a fault of ours brought us here
@@ -280,8 +332,8 @@ class _Build:
             connector.close()
             if self._broken_off:
                 process.kill_descendants()
-        show_summary(settings.summary, coordinator)
-        return self._result()
+        show_summary(settings.summary, coordinator, self._unseen.calls, self._program is None)
+        return kind, value
 
     def _watch_inventory(self) -> InventoryWatch:
         def changed(fleet: Fleet) -> None:
@@ -302,9 +354,17 @@ class _Build:
                 words.say(f"{os.fsdecode(argument)} is given: what $(MAKE) calls then runs here")
 
     def _start_make(self, group: int) -> None:
-        environ = interpose.make_environment(
-            dict(os.environ), socket=self._socket, real_make=self._real_make, shim_dir=self._shim_dir
-        )
+        place: dict[str, Any] = {
+            "socket": self._socket,
+            "real_make": self._real_make,
+            "shim_dir": self._shim_dir,
+        }
+        if self._program is not None:
+            environ = interpose.program_environment(os.environ, jobs=self._program.jobs, **place)
+            file = program.find(self._program.words[0], environ["PATH"])
+        else:
+            environ = interpose.make_environment(os.environ, **place)
+            file = str(self._real_make)
         arguments = self._arguments
         actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_CLOSE, fd) for fd in inherited.closed_streams]
         if self.own is not None:
@@ -313,8 +373,8 @@ class _Build:
             environ.update({os.fsdecode(name): os.fsdecode(value) for name, value in variables.items()})
         # Python ignores the first two of itself; whether they were ignored before, nobody can tell.
         default = [signal.SIGPIPE, signal.SIGXFSZ, *(set(_OURS) - self._ignored)]
-        self._make = os.posix_spawn(
-            self._real_make,
+        self._make = program.spawn(
+            file,
             arguments,
             environ,
             file_actions=actions,
@@ -353,7 +413,27 @@ class _Build:
         _, self._make_status = os.waitpid(self._make, 0)
         if os.WIFSIGNALED(self._make_status):
             self._broken_off = True
+            if self._program is not None and os.WTERMSIG(self._make_status) != signal.SIGKILL:
+                self._end_rest()
+                return
         self._end()
+
+    def _end_rest(self) -> None:
+        """A signal has ended the program, and not the makes that it started: they get time to end as make
+        does, and to pass that on to hosts.
+        """
+        for pid in process.descendants(os.getpid(), pipes.started_pids):
+            process.send(pid, signal.SIGTERM)
+        deadline = self._loop.now() + _REST_S
+
+        def look() -> None:
+            left = process.descendants(os.getpid(), pipes.started_pids)
+            if self._insisted or self._loop.now() > deadline or all(process.state(p) in "Z" for p in left):
+                self._end()
+            else:
+                self._loop.call_later(_REST_LOOK_S, look)
+
+        look()
 
     def _end(self) -> None:
         limit_s = _END_LIMIT_S + (self.settings.lease_s if self._broken_off else 0)
@@ -411,8 +491,10 @@ class _Build:
             self._loop.call_later(_STILL_THERE_S, self._kill_make)
 
     def _pass_to_make(self, number: signal.Signals) -> None:
-        """Make gets a signal once: at the second one it would die without deleting half-written targets."""
-        if self._make_status is None and _catches(self._make, number):
+        """Make gets a signal once: at the second one it would die without deleting half-written targets.
+        Another program gets what it would get without us.
+        """
+        if self._make_status is None and (self._program is not None or _catches(self._make, number)):
             os.kill(self._make, number)
 
     def _break_off(self) -> None:
@@ -428,6 +510,9 @@ class _Build:
         self._ended_children = process.reap_orphans(
             self._ended_children, spare={self._make, *pipes.started_pids}
         )
+        for call in self._unseen.look(pipes.started_pids):
+            self._record.write(event="unseen", argv=call.words, dir=call.folder, reason=call.why)
+        self._record.flush()
         self._loop.call_later(_REAP_S, self._reap)
 
     def _kill_make(self) -> None:

@@ -220,6 +220,7 @@ class Coordinator:
             self._serve()
         elif isinstance(message, protocol.Credited):
             self._desk.credited(job, message.count)
+            self._write_credit(link)
             self._dispatch()
             self._serve()
 
@@ -619,8 +620,8 @@ class Coordinator:
             exit=message.code if message is not None and not message.infrastructure else None,
             signal=message.signal if message is not None and not message.infrastructure else None,
             infrastructure=message.infrastructure if message is not None else infrastructure,
-            asked_s=self._record.since(job.asked_at),
-            placed_s=self._record.since(job.placed_at) if job.placed_at else 0.0,
+            asked_s=round(job.asked_at, 4),
+            placed_s=round(job.placed_at, 4),
             waited_s=message.waited_s if message is not None else None,
             ran_s=message.ran_s if message is not None else None,
             candidates=job.candidates,
@@ -628,6 +629,15 @@ class Coordinator:
             waited_for=job.state.waited_for,
             expected_s=job.state.expected_s,
         )
+
+    def _write_credit(self, link: HostLink) -> None:
+        """How many recipes on a host may run beyond its slots, as seen from here."""
+        if self._record.wanted and link.placement is not None:
+            machine = link.placement.machine
+            credit = sum(job.credit for job in self._attempts.values() if job.link is link)
+            self._record.write(
+                event="credit", host=link.host.name, outstanding=credit + max(0, -machine.free)
+            )
 
     # -- stops and ends -----------------------------------------------------------------------------------
 
@@ -699,7 +709,7 @@ class Coordinator:
             else:
                 self._finish(job, SIGNAL, signal.SIGTERM)
         if self.top is not None:
-            self.top.close()
+            self._record.write(event="debt", host=None, debt_s=self.top.close())
         self.hosts.close()
         self._experience.keep(self._machines)
         self._record.close()

@@ -15,9 +15,13 @@
     │   ├── LoginError           92  it refuses us
     │   ├── ServerStartError     93  the d1make server does not start there
     │   └── UnfitError           94  it runs, but is not fit for this build
-    └── ProtocolError            95  a peer sent what the protocol does not allow  (peer)
+    ├── ProtocolError            95  a peer sent what the protocol does not allow  (peer)
+    ├── NoRecordError            96  no record of a build, or no such job in it    (the user's side)
+    └── ProgramError            127  the program of --command is not there         (the user's side)
+        └── NotExecutableError  126  it is there, and cannot be executed
 
-make's own codes (0, 1, 2) and its death by a signal pass through untouched; the band 80 to 99 is ours.
+make's own codes (0, 1, 2) and its death by a signal pass through untouched; the band 80 to 99 is ours. The
+two about a program that was to be started are what a shell, env(1) or nohup(1) would end with.
 """
 
 from __future__ import annotations
@@ -130,3 +134,21 @@ class ProtocolError(D1fleetError):
     """A peer sent something that the protocol does not allow."""
 
     exit_code = 95
+
+
+class NoRecordError(D1fleetError):
+    """There is no record of a build to tell from, or no such job in it."""
+
+    exit_code = 96
+
+
+class ProgramError(D1fleetError):
+    """The program that a build was to run is not there."""
+
+    exit_code = 127
+
+
+class NotExecutableError(ProgramError):
+    """The program is there, and cannot be executed."""
+
+    exit_code = 126

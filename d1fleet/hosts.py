@@ -326,12 +326,14 @@ class Hosts:
             )
         member.error = member.lost_at = None
         self._took_part.add(link)
-        self._write(
-            link,
-            "host-up",
+        self._record.write(
+            event="host-up",
+            at_s=round(self._loop.now(), 4),
+            host=link.host.name,
             slots=link.placement.machine.slots if link.placement is not None else 0,
             transport=link.transport,
             transport_reason=link.transport_reason,
+            fingerprint=_fingerprint(link),
         )
         self._proofs.settle(self.links)
         self._bar(link)
@@ -404,6 +406,7 @@ class Hosts:
             self._tree_checked(link, message)
         elif isinstance(message, protocol.Gone):
             self.outlived += message.left
+            self._record.write(event="debt", host=link.host.name, debt_s=message.debt_s)
             self._ended(link)
         elif isinstance(message, protocol.Drain):
             self._drain(link, message)
@@ -604,10 +607,10 @@ class Hosts:
             link.disconnect()
         self._proofs.withdraw()
 
-    def _write(self, link: HostLink, event: str, **fields: object) -> None:
-        at_s = self._record.since(self._loop.now())
+    def _write(self, link: HostLink, event: str, reason: str = "") -> None:
         name, found = link.host.name, _fingerprint(link)
-        self._record.write(event=event, host=name, at_s=at_s, fingerprint=found, **fields)
+        at_s = round(self._loop.now(), 4)
+        self._record.write(event=event, at_s=at_s, host=name, reason=reason, fingerprint=found)
 
 
 def _kinds(hosts: Sequence[Host], policy: Policy) -> int:

@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from d1fleet import makeflags
 from d1fleet.errors import RuntimeFolderError, ToolError
 
 # By this file every shim, and find_make, knows a folder of shims of any build or version (see shim.c).
@@ -76,6 +77,17 @@ def install_shim(cache_dir: Path, target_dir: Path) -> Path:
     return target_dir
 
 
+def build_id() -> str:
+    """A name for the folder of shims that is the same as long as they are.
+
+    It outlives builds: what is configured in one may write down where it found `make` (CMake does), and
+    outside of a build the shim is the real make.
+    """
+    sources = [_source(name) for name in ("shim.c", "standin.py")]
+    kind = os.environ.get("D1FLEET_SHIM_KIND", "")
+    return "bin-" + _key(*sources, _machine().encode(), kind.encode())[:16]
+
+
 def make_environment(
     environ: Mapping[str, str], *, socket: str | Path, real_make: str | Path, shim_dir: str | Path
 ) -> dict[str, str]:
@@ -98,6 +110,33 @@ def make_environment(
     return env
 
 
+def program_environment(
+    environ: Mapping[str, str],
+    *,
+    jobs: int | None,
+    socket: str | Path,
+    real_make: str | Path,
+    shim_dir: str | Path,
+) -> dict[str, str]:
+    """The environment of any program whose makes shall meet the shim below them.
+
+    The makes that it starts are top makes, wherever it finds them. One that it calls by an absolute path
+    would have that path as `$(MAKE)`, and its sub-makes would pass the shim by: so MAKE says `make`.
+
+    Args:
+        jobs: N of -jN for each of its makes; 0 is -j without a number, None leaves MAKEFLAGS as they are.
+
+    Raises:
+        RuntimeFolderError: as make_environment.
+    """
+    env = make_environment(environ, socket=socket, real_make=real_make, shim_dir=shim_dir)
+    env["MAKE"] = "make"
+    env["D1FLEET_LEVEL"] = environ.get("MAKELEVEL") or "0"
+    if jobs is not None:
+        env["MAKEFLAGS"] = os.fsdecode(makeflags.with_jobs(os.fsencode(env.get("MAKEFLAGS", "")), jobs))
+    return env
+
+
 def origin() -> str:
     """Where this process lives, as "uid:dev:ino:mnt": a shim elsewhere does not ask the coordinator."""
     root, mnt = os.stat("/"), os.stat("/proc/self/ns/mnt")
@@ -112,7 +151,7 @@ def find_make(environ: Mapping[str, str]) -> Path:
     """
     for folder in environ.get("PATH", os.defpath).split(":"):
         candidate = Path(folder or ".").absolute() / "make"
-        if not candidate.with_name(MARKER).exists() and _is_program(candidate):
+        if not os.path.exists(candidate.with_name(MARKER)) and _is_program(candidate):
             return candidate
     raise ToolError("there is no make in PATH", mend="install GNU make 4.2 or newer (apt-get install make)")
 
@@ -147,19 +186,23 @@ def _check_private(folder: Path) -> None:
 
 
 def _is_program(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+    # Not path.is_file(): that one raises where a folder of PATH may not be looked into.
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def _key(*parts: bytes) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
 
 
+def _machine() -> str:
+    """A home directory may be shared by machines that cannot run each other's programs."""
+    return f"{platform.machine()} {sys.maxsize.bit_length()} {' '.join(platform.libc_ver())}"
+
+
 def _compiled(cache_dir: Path) -> Path | None:
     """The C shim out of the cache, compiled if it is not there; None when that fails."""
     source = _source("shim.c")
-    # A home directory may be shared by machines that cannot run each other's programs.
-    machine = f"{platform.machine()} {sys.maxsize.bit_length()} {' '.join(platform.libc_ver())}"
-    program = cache_dir / f"shim-{_key(source, machine.encode())}"
+    program = cache_dir / f"shim-{_key(source, _machine().encode())}"
     if _is_program(program):
         return program
     compiler = next(_compilers(), None)
@@ -227,6 +270,8 @@ def _new_file(final: Path) -> Iterator[Path]:
 
 def _place(program: Path, target: Path) -> None:
     """A hard link if both are on one file system; a make that runs there keeps its old file."""
+    if target.exists() and target.samefile(program):
+        return
     with _new_file(target) as new:
         try:
             os.link(program, new)

@@ -234,6 +234,17 @@ def top_make(argv: Sequence[bytes], env: Mapping[bytes, bytes]) -> OwnJobserver 
     return OwnJobserver(jobs[-1], tuple(without_jobs(argv)), (styles or [None])[-1], tuple(cleaned))
 
 
+def with_jobs(makeflags: bytes, jobs: int) -> bytes:
+    """The MAKEFLAGS for a make that shall be a top make under -jN (0: -j without a number), whatever they
+    said of that before.
+    """
+    options = parse(makeflags).arguments.options
+    dropped = {option: b"" for option in options if option.name in (*_AUTH, b"j")}
+    flags = parse(_edited(makeflags, _spans(makeflags), dropped))
+    words = [*([flags.letters] if flags.letters else []), *flags.words, b"-j%d" % jobs if jobs else b"-j"]
+    return b" ".join(words) + (b" -- " + flags.overrides if flags.overrides else b"")
+
+
 def clean_environment(
     env: Mapping[bytes, bytes],
     *,

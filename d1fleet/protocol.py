@@ -388,6 +388,8 @@ class Gone(Message):
 
     left: int = 0
     """Processes that had outlived their sub-make and were ended."""
+    debt_s: float = 0.0
+    """How long more recipes ran than there were slots, because ones that had waited went on."""
 
 
 # -- attempts ------------------------------------------------------------------------------------

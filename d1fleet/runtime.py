@@ -1,12 +1,13 @@
-"""Folders of ours on the coordinator's machine: one for each build, with its socket."""
+"""Folders of ours on the coordinator's machine: one for each build, with its socket, and what is kept."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 from .errors import RuntimeFolderError
-from .folders import locked_folder
+from .folders import locked_folder, own_folder
 from .tree import forget_noted
 
 _LONGEST_SOCKET_PATH = 100
@@ -38,3 +39,28 @@ def remove_build_folder(folder: Path) -> None:
     """Remove a build's folder, and what its coordinator has left elsewhere."""
     forget_noted(folder / PROOFS)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def state_folder(name: str = "", make: bool = True) -> Path:
+    """A folder in the user's state folder, mode 0700, or that of all that is ours.
+
+    Args:
+        make: make it if need be; else it may not be there.
+
+    Raises:
+        RuntimeFolderError: it would not be ours alone, or cannot be made.
+    """
+    base = os.environ.get("XDG_STATE_HOME", "")
+    base = base if os.path.isabs(base) else os.path.expanduser("~/.local/state")
+    folder = os.path.join(base, "d1fleet")
+    if make:
+        try:
+            os.makedirs(base, 0o700, exist_ok=True)
+        except OSError as error:
+            raise RuntimeFolderError(
+                f"{base} cannot be made: {error.strerror}", "set XDG_STATE_HOME"
+            ) from error
+    for path in (folder, os.path.join(folder, name)):
+        if make or os.path.lexists(path):
+            own_folder(path)
+    return Path(folder, name)

@@ -116,13 +116,21 @@ def ssh_options(value: Any, source: Source) -> tuple[str, ...]:
     return found
 
 
-def count(value: Any, source: Source) -> int:
-    """A whole number of slots."""
-    digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10
-    number = int(value) if digits else value
-    if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MOST_SLOTS:
-        return number
-    raise source.fault(value, f"a whole number from 1 to {MOST_SLOTS}")
+def number(least: int, most: int) -> Callable[[Any, Source], int]:
+    """A reader of a whole number."""
+
+    def read(value: Any, source: Source) -> int:
+        digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10
+        found = int(value) if digits else value
+        if isinstance(found, int) and not isinstance(found, bool) and least <= found <= most:
+            return found
+        raise source.fault(value, f"a whole number from {least} to {most}")
+
+    return read
+
+
+count = number(1, MOST_SLOTS)
+"""A whole number of slots."""
 
 
 def flag(value: Any, source: Source) -> bool:

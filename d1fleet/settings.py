@@ -69,7 +69,9 @@ class Settings:
     strict: bool = False
     """Whether it is an error that no host can take a sub-make."""
     record: str | None = None
-    """File for one JSON object a job."""
+    """File for one JSON object a job, beside the record that is kept."""
+    keep_records: int = 10
+    """Builds of each tree whose records are kept for `why`; 0 keeps none."""
     summary: bool | None = None
     """Whether to sum up at the end; None when stderr is a terminal."""
     local_slots: int | None = None
@@ -97,6 +99,7 @@ _READERS = {
     "policy": values.one_of(POLICIES),
     "strict": values.flag,
     "record": values.path,
+    "keep_records": values.number(0, 1000),
     "summary": values.flag,
     "local_slots": values.count,
 }

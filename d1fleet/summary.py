@@ -7,17 +7,28 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from . import words as ours
+from .unseen import Call
 
 if TYPE_CHECKING:
     from .coordinator import Coordinator
 
 
-def show_summary(wanted: bool | None, coordinator: Coordinator) -> None:
+SHOWN_UNSEEN = 5
+"""Calls that are named one by one."""
+
+
+def show_summary(
+    wanted: bool | None, coordinator: Coordinator, unseen: Sequence[Call] = (), is_make: bool = True
+) -> None:
     """Print tables when they were asked for, else a line when something did not go as wished, or a person
     looks on.
+
+    Args:
+        unseen: sub-makes that ran here without asking.
+        is_make: it was a build of make's, not of any program.
     """
     if wanted:
-        ours.say("\n".join([*_jobs(coordinator), *_hosts(coordinator)]))
+        ours.say("\n".join([*_jobs(coordinator, is_make), *_hosts(coordinator), *_unseen(unseen)]))
         return
     counts = coordinator.counts
     words = []
@@ -45,6 +56,10 @@ def show_summary(wanted: bool | None, coordinator: Coordinator) -> None:
             for name, count in counts.by_host.most_common()
         )
         words.append(f"{_count(done, 'sub-make')}: {where}")
+    if wanted is None and sys.stderr.isatty() and unseen:
+        words.append(
+            f"{_count(len(unseen), 'sub-make')} ran here without asking d1fleet (--summary has them)"
+        )
     if words:
         ours.say("; ".join(words))
 
@@ -53,9 +68,11 @@ def _count(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def _jobs(coordinator: Coordinator) -> list[str]:
+def _jobs(coordinator: Coordinator, is_make: bool) -> list[str]:
     """Which sub-make ran where."""
     counts = coordinator.counts
+    if not counts.jobs and not is_make:
+        return ["no sub-make came to d1fleet; makes that the program starts itself run on this machine", ""]
     if not counts.jobs:
         return ["there were no sub-makes: one flat makefile has none to spread", ""]
     rows = [("sub-make", "folder", "host", "seconds", "")]
@@ -75,6 +92,20 @@ def _hosts(coordinator: Coordinator) -> list[str]:
         rows.append((name, str(counts.by_host[name]), str(counts.failed_by_host[name]), state))
     rows += [("this machine", str(count), "", reason) for reason, count in counts.here.most_common()]
     return _table(rows)
+
+
+def _unseen(calls: Sequence[Call]) -> list[str]:
+    """What d1fleet was not asked about."""
+    if not calls:
+        return []
+    lines = [f"{call.words} (in {call.folder}): {call.why}" for call in calls[:SHOWN_UNSEEN]]
+    more = len(calls) - len(lines)
+    return [
+        "",
+        f"{_count(len(calls), 'sub-make')} at least ran on this machine without asking d1fleet:",
+        *map(ours.plain, lines),
+        *([f"... and {more} more"] if more > 0 else []),
+    ]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

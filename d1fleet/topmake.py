@@ -183,14 +183,16 @@ class TopMake:
         self.serve()
         self.loop.call_later(TOKEN_TICK_S, self._tick)
 
-    def close(self) -> None:
-        """Make has ended: give everything back."""
+    def close(self) -> float:
+        """Make has ended: give everything back; returns for how many seconds too many recipes ran."""
         if self._closed:
-            return
+            return 0.0
         self._waiting = 0
         self._settle()
         self._closed = True
         self._use(self.machine, -1 - self.tokens.total)
         self.tokens.close()
-        if self._locks is not None:
-            self._locks.locks.close()
+        if self._locks is None:
+            return 0.0
+        self._locks.locks.close()
+        return round(self._locks.seconds_in_debt(), 3)

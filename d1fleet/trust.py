@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from .errors import RuntimeFolderError, TrustError, UsageError
-from .folders import own_folder
+from .runtime import state_folder
 
 FILE = "d1fleet.yml"
 
@@ -68,19 +68,7 @@ def trust(path: Path | str) -> Path:
 
 
 def _record(make: bool) -> Path:
-    base = os.environ.get("XDG_STATE_HOME", "")
-    base = base if os.path.isabs(base) else os.path.expanduser("~/.local/state")
-    folder = os.path.join(base, "d1fleet")
-    if make:
-        try:
-            os.makedirs(base, 0o700, exist_ok=True)
-        except OSError as error:
-            raise RuntimeFolderError(
-                f"{base} cannot be made: {error.strerror}", "set XDG_STATE_HOME"
-            ) from error
-    if make or os.path.lexists(folder):
-        own_folder(folder)
-    return Path(folder, "trusted.json")
+    return state_folder(make=make) / "trusted.json"
 
 
 def _trusted() -> dict[str, str]:

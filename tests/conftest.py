@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -23,6 +25,10 @@ FIRST_FLEET_TIMEOUT_S = 900
 
 def pytest_configure(config: pytest.Config) -> None:
     adopt_orphans()
+    # Builds of tests shall not push the user's own out of what is kept on record.
+    state = tempfile.mkdtemp(prefix="d1fleet-state-")
+    os.environ["XDG_STATE_HOME"] = state
+    config.add_cleanup(lambda: shutil.rmtree(state, ignore_errors=True))
     # What a shell starts in its background ignores Ctrl-C, and so would every build that is tried here.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -51,6 +51,8 @@ PARTS = (
     Part("trees-cmake", ("-m", "", "tests/trees/test_trees.py", "-k", "mbedtls")),
     Part("trees-binutils", ("-m", "", "tests/trees/test_trees.py", "-k", "binutils")),
     Part("trees-debian", ("-m", "", "tests/trees/test_trees.py", "-k", "debian")),
+    Part("packages-debian", ("-m", "", "tests/packages/test_debian_packages.py")),
+    Part("command", ("-m", "", "tests/command")),
     Part(
         "kill-events-pipes", ("-m", "", "tests/kill/test_events.py", "-k", "not ssh and not killed_clients")
     ),

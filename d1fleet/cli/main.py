@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -25,22 +26,85 @@ _INTERRUPTED = 130
 
 def split_own(command: click.Command, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Part arguments into ours and make's: ours are long, and end before the first word that is none."""
+    own, _ = _own_words(command, arguments)
+    rest = list(arguments[len(own) :])
+    if rest[:1] == ["--"]:
+        rest = rest[1:]
+    return own, rest
+
+
+def _own_words(command: click.Command, arguments: Sequence[str]) -> tuple[list[str], set[str]]:
+    """The words that are our options and their values, and the names of these options."""
     flags = {"--help": True}
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             for name in [*parameter.opts, *parameter.secondary_opts]:
                 flags[name] = parameter.is_flag
     at = 0
+    names: set[str] = set()
     while at < len(arguments):
         word = arguments[at]
         name = word.split("=", 1)[0]
         if name not in flags:
             break
+        names.add(name)
         at += 1 if "=" in word or flags[name] else 2
-    rest = list(arguments[at:])
-    if rest[:1] == ["--"]:
-        rest = rest[1:]
-    return list(arguments[:at]), rest
+    return list(arguments[:at]), names
+
+
+_JOBS = re.compile(r"(?:-j|--jobs=?)(\d*)\Z")
+
+
+def split_program(
+    command: click.Command, arguments: Sequence[str]
+) -> tuple[list[str], int | None, list[str]] | None:
+    """Part the arguments of `build [OPTIONS] [-jN] --command [OPTIONS] [-jN] [--] PROGRAM ...` into options,
+    N (0 for a -j without a number, None for none) and the program's words; None when it is no such call.
+
+    Raises:
+        UsageError: something else of make's stands before the program, or there is none.
+    """
+    own: list[str] = []
+    called = False
+    jobs: int | None = None
+    rest = list(arguments)
+    foreign: str | None = None
+    while rest:
+        words, names = _own_words(command, rest)
+        own += words
+        called = called or "--command" in names
+        del rest[: len(words)]
+        if rest[:1] == ["--"]:
+            del rest[0]
+            break
+        if not rest:
+            break
+        given = _JOBS.match(rest[0])
+        if given is not None:
+            del rest[0]
+            number = given[1]
+            if not number and rest and rest[0].isdigit():
+                number = rest.pop(0)
+            jobs = int(number or 0)
+            if number and not jobs:
+                raise UsageError("-j0 is no number of jobs", "give -jN with N of 1 or more, or -j alone")
+        elif called:
+            break
+        elif "--command" in rest:
+            word = rest.pop(0)
+            foreign = foreign or word
+        else:
+            return None
+    if not called:
+        return None
+    if foreign is not None:
+        raise UsageError(
+            f"{foreign} stands before --command",
+            "of make's arguments only -j may; MAKEFLAGS takes the others",
+        )
+    if not rest:
+        raise UsageError("--command is given, and no program", "d1fleet build --command -- PROGRAM ARGUMENTS")
+    return own, jobs, rest
 
 
 def _refuse_options(command: click.Command, behind: Sequence[str]) -> None:
@@ -68,13 +132,21 @@ class _BuildCommand(click.Command):
     """Takes its own options from the front, and leaves the rest as it is."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        own, rest = split_own(self, args)
-        _refuse_options(self, args[len(own) :])
-        ctx.obj = rest
+        called = split_program(self, args)
+        if called is not None:
+            own, jobs, words = called
+            ctx.obj = (jobs, words)
+        else:
+            own, rest = split_own(self, args)
+            _refuse_options(self, args[len(own) :])
+            ctx.obj = rest
         return super().parse_args(ctx, own)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        return [*super().collect_usage_pieces(ctx), "[MAKE ARGUMENTS]..."]
+        return [
+            *super().collect_usage_pieces(ctx),
+            "{[MAKE ARGUMENTS]... | [-jN] --command [--] PROGRAM ...}",
+        ]
 
 
 class _Group(click.Group):
@@ -133,6 +205,17 @@ cli.add_command(simulate)
 @click.option("--trees", metavar="PATH", multiple=True, help="A further folder that all hosts share.")
 @click.option("--record", metavar="FILE", help="Write what happened to each sub-make, as JSON lines.")
 @click.option(
+    "--keep-records",
+    metavar="N",
+    help="Builds of each tree that `d1fleet why` can tell of (10; 0 keeps none).",
+)
+@click.option(
+    "--command",
+    is_flag=True,
+    help="What follows is any program (a script, cmake --build, dpkg-buildpackage): the makes that it starts "
+    "run here, their sub-makes on the hosts. -jN goes to each of these makes.",
+)
+@click.option(
     "--summary/--quiet",
     "summary",
     default=None,
@@ -145,10 +228,11 @@ cli.add_command(simulate)
 @click.option("--heartbeat", "heartbeat_s", metavar="S", help="Seconds between signs of life (2).")
 @click.option("--connect-timeout", "connect_timeout_s", metavar="S", help="Seconds for a login (10).")
 @click.pass_obj
-def build(rest: list[str], /, **options: Any) -> None:
+def build(rest: list[str] | tuple[int | None, list[str]], /, command: bool, **options: Any) -> None:
     """Run make with MAKE ARGUMENTS, its sub-makes on the fleet's hosts.
 
-    Options of d1fleet come first; from the first word that is none of them, all is make's.
+    Options of d1fleet come first; from the first word that is none of them, all is make's. With --command,
+    run PROGRAM instead, and the sub-makes of the makes that it starts on the hosts.
     """
     # Not above: `d1fleet --help` and the shim's path do not pay for it.
     try:
@@ -156,10 +240,12 @@ def build(rest: list[str], /, **options: Any) -> None:
     except OSError as error:
         raise UsageError("this folder is no longer there", "cd to one that is") from error
     from ..build import run
+    from ..program import Program
     from ..settings import load_settings
 
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    sys.exit(run(load_settings(given), rest))
+    settings = load_settings(given)
+    sys.exit(run(settings, Program(rest[1], rest[0]) if isinstance(rest, tuple) else rest))
 
 
 @cli.command(short_help="Let a host finish what it has, and give it no more.")
@@ -216,6 +302,30 @@ def trust(folder: str) -> None:
         raise UsageError(f"there is no d1fleet.yml in {folder} or above it", "name the folder that has one")
     follow(file)
     click.echo(f"{file} is followed from now on, until it changes")
+
+
+@cli.command(
+    epilog="Without JOB or TARGET: the builds of this folder that are on record, or, with --build N, the "
+    "sub-makes of one of them. The last builds of each tree are kept (`keep_records`)."
+)
+@click.argument("target", required=False, metavar="[JOB|TARGET]")
+@click.option("--record", metavar="FILE", help="Look into this record, as d1fleet build --record writes it.")
+@click.option(
+    "--build",
+    "number",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Look into one build: 1 is the last one here.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same for programs.")
+def why(target: str | None, record: str | None, number: int | None, as_json: bool) -> None:
+    """Tell why a sub-make ran where it did, waited, or stayed here.
+
+    JOB is its number in the last build; TARGET is a goal, a folder or a word of the command.
+    """
+    from .why import answer
+
+    click.echo(answer(target, record, number, as_json))
 
 
 def main() -> int:

@@ -501,7 +501,8 @@ class Server:
             self.supervisors.kill_all(self._gone)
 
     def _gone(self) -> None:
-        self.send(protocol.Gone(left=self._outlived))
+        debt_s = round(self._slots.seconds_in_debt(), 3) if self._slots is not None else 0.0
+        self.send(protocol.Gone(left=self._outlived, debt_s=debt_s))
         self._finish(self.exit_code)
 
     def _finish(self, code: int) -> None:

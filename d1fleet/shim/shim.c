@@ -9,6 +9,7 @@
      D1FLEET_SOCKET  the coordinator's unix stream socket
      D1FLEET_MAKE    the real make, absolute
      D1FLEET_ORIGIN  uid:dev:ino:mnt of the process that started it: effective uid, "/", mount namespace
+     D1FLEET_LEVEL   in a build of any program: MAKELEVEL of the makes that the program starts itself
 
    A folder with a file `.d1fleet-shim` holds shims and is passed over in the search for the real make: two
    shims, of two builds or versions, can never execute each other in turn. */
@@ -146,13 +147,20 @@ static bool at_origin(void)
     return true;
 }
 
+/* A program's own make is what the make of `d1fleet build` is: it runs here, and its sub-makes are jobs. */
+static bool is_top_make(void)
+{
+    const char *top = getenv("D1FLEET_LEVEL"), *level = filled("MAKELEVEL");
+    return top && strcmp(level ? level : "0", top) == 0;
+}
+
 /* MAKE_RESTARTS: a make that executes itself again after it remade a makefile is the same job, not a new one.
    MAKE in the environment is what $(MAKE) will be; the same word as ours (`export MAKE`) changes nothing. */
 static bool must_stay_here(const char *called)
 {
     const char *make = getenv("MAKE");
     return getenv("MAKE_RESTARTS") || filled("FAKEROOTKEY") || filled("LD_PRELOAD")
-        || (make && strcmp(make, called) != 0) || !at_origin();
+        || (make && strcmp(make, called) != 0) || is_top_make() || !at_origin();
 }
 
 /* ---- the request ---- */

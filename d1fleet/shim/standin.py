@@ -142,6 +142,8 @@ def must_stay_here(called: bytes, environ: Environ) -> bool:
         return True
     if environ.get(b"MAKE", called) != called:
         return True
+    if environ.get(b"D1FLEET_LEVEL") == (environ.get(b"MAKELEVEL") or b"0"):
+        return True
     try:
         root, mnt = posix.stat("/"), posix.stat("/proc/self/ns/mnt")
     except OSError:

@@ -46,9 +46,12 @@ def test_the_drawing_is_the_tree() -> None:
 
 
 def test_codes_are_ours_and_differ() -> None:
-    codes = [cls.exit_code for cls in _classes()]
-    assert len(codes) == len(set(codes)) > 10
-    assert all(80 <= code <= 99 for code in codes)
+    codes = {cls: cls.exit_code for cls in _classes()}
+    assert len(codes) == len(set(codes.values())) > 10
+    # What a shell says of a program that it cannot start, wrappers say too.
+    assert codes.pop(errors.ProgramError) == 127
+    assert codes.pop(errors.NotExecutableError) == 126
+    assert all(80 <= code <= 99 for code in codes.values())
 
 
 def test_each_class_says_its_own_code_and_what_it_means() -> None:

@@ -69,7 +69,7 @@ LAYERS = [
     "protocol makeflags loop folders rules hostspec hostvars estimates machines waiting history traces",
     "ranking foresight placement simulator",
     "slots slotpool stream streams environment jobserver tree runtime interpose record policy fleet trust",
-    "shims shimstreams maketokens history_file experience",
+    "shims shimstreams maketokens history_file experience program records unseen why",
     "inventory_cache inventory setting_values settings",
     "transport transport.base transport.launcher transport.pack transport.pipes transport.local",
     "transport.keyfile transport.sshneeds transport.sshconfig transport.sshterms",
@@ -81,7 +81,7 @@ LAYERS = [
     "tokendesk topmake",
     "coordinator",
     "front summary build drain",
-    "cli cli.simulate cli.main cli.__main__",
+    "cli cli.simulate cli.why cli.main cli.__main__",
 ]
 """From the bottom to the top: a module imports from its own layer and those before it."""
 

@@ -12,7 +12,16 @@ import pytest
 
 import d1fleet.interpose
 from d1fleet.errors import RuntimeFolderError, ToolError
-from d1fleet.interpose import MARKER, check_make, find_make, install_shim, make_environment, origin
+from d1fleet.interpose import (
+    MARKER,
+    build_id,
+    check_make,
+    find_make,
+    install_shim,
+    make_environment,
+    origin,
+    program_environment,
+)
 
 SHIM_SOURCES = Path(d1fleet.interpose.__file__).parent / "shim"
 COMPILER = next(d1fleet.interpose._compilers(), None)
@@ -216,6 +225,33 @@ def test_environment(tmp_path: Path) -> None:
     assert before == kept
 
 
+def test_environment_of_a_program(tmp_path: Path) -> None:
+    """As make's, and what brings the sub-makes of a make that was called by its path to the shim."""
+    place = {"socket": tmp_path / "s", "real_make": "/usr/bin/make", "shim_dir": tmp_path}
+    before = {"PATH": "/usr/bin", "MAKE": "/x/make", "MAKEFLAGS": "k"}
+    ours = make_environment(before, **place)  # type: ignore[arg-type]
+    env = program_environment(before, jobs=None, **place)  # type: ignore[arg-type]
+    assert env == {**ours, "MAKE": "make", "D1FLEET_LEVEL": "0"}
+    env = program_environment({**before, "MAKELEVEL": "2"}, jobs=4, **place)  # type: ignore[arg-type]
+    assert (env["MAKEFLAGS"], env["D1FLEET_LEVEL"], env["MAKELEVEL"]) == ("k -j4", "2", "2")
+
+
+def test_the_folder_of_shims_is_named_by_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two builds have the same one, so that what was configured in the first finds it in the second."""
+    names = {build_id(), build_id()}
+    assert len(names) == 1
+    monkeypatch.setenv("D1FLEET_SHIM_KIND", "python")
+    assert build_id() not in names
+
+
+def test_a_shim_that_is_there_is_not_replaced(tmp_path: Path) -> None:
+    """Another build may be at work with it."""
+    make = install_shim(tmp_path / "cache", tmp_path / "bin") / "make"
+    before = make.stat()
+    install_shim(tmp_path / "cache", tmp_path / "bin")
+    assert (make.stat().st_ino, make.stat().st_ctime_ns) == (before.st_ino, before.st_ctime_ns)
+
+
 def test_environment_without_path() -> None:
     """The recipes still find the system's programs; an empty PATH still means the working folder."""
     for before, after in (({}, f"/shim:{os.defpath}"), ({"PATH": ""}, "/shim:")):
@@ -290,3 +326,9 @@ def test_check_make_refuses(tmp_path: Path, text: str, said: str) -> None:
 def test_check_make_is_not_led_astray_by_makeflags(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAKEFLAGS", "--no-such-option")
     assert check_make(find_make(os.environ)) >= (4, 2)
+
+
+def test_a_folder_of_path_that_cannot_be_looked_into(tmp_path: Path) -> None:
+    """Others' folders are often left in PATH by su(1); a name that is too long fails for root, too."""
+    make = _program(tmp_path / "make", "#!/bin/sh\n")
+    assert find_make({"PATH": f"/{'x' * 300}:{tmp_path}"}) == make

@@ -9,7 +9,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from d1fleet import makeflags
 from d1fleet.makeargs import arguments
@@ -164,3 +166,33 @@ def test_argv_cases_are_what_make_thinks(case: dict[str, Any], make: tuple[str, 
 def _reason_begins(case: dict[str, Any]) -> str:
     stays = case.get("stays")
     return "--n" if stays is None else {"v": "--v", "h": "--h"}.get(stays, f"-{stays} ")
+
+
+_SETS = st.lists(
+    st.sampled_from(
+        ["-j", "-j7", "-j 3", "--jobs=2", "--jobserver-auth=3,4", "--jobserver-fds=5,6", "-Otarget", "-l2.5",
+         "--no-print-directory", "-Iinc", "--eval=a\\ b", "-w"]
+    ),
+    max_size=6,
+)  # fmt: skip
+
+
+@hypothesis.given(
+    letters=st.sampled_from(["", "k", "ks", "skw", "kj"]),
+    options=_SETS,
+    overrides=st.sampled_from(["", " -- CC=x", " -- A=-j4\\ -k B=--jobs=2"]),
+    jobs=st.integers(0, 99),
+)
+def test_with_jobs_sets_them_and_nothing_else(
+    letters: str, options: list[str], overrides: str, jobs: int
+) -> None:
+    before = " ".join([letters, *options]) + overrides
+    new = makeflags.with_jobs(before.encode(), jobs)
+    flags, old = makeflags.parse(new), makeflags.parse(before.encode())
+    assert (flags.jobs, flags.auth, flags.overrides) == (jobs, None, old.overrides)
+
+    def others(found: makeflags.Flags) -> list[tuple[bytes, bytes | None]]:
+        kept = [(option.name, option.value) for option in found.arguments.options]
+        return [each for each in kept if each[0] not in (b"j", b"jobserver-auth", b"jobserver-fds")]
+
+    assert others(flags) == others(old)

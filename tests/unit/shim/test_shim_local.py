@@ -38,6 +38,10 @@ STAY = [
     {"D1FLEET_ORIGIN": "{uid}:{dev}:{ino}:{mnt}1"},
     {"D1FLEET_ORIGIN": "{uid}:{dev}:{ino}"},
     {"D1FLEET_ORIGIN": "{uid}:{dev}:{ino}:{mnt}:"},
+    {"D1FLEET_LEVEL": "0"},
+    {"D1FLEET_LEVEL": "0", "MAKELEVEL": "", "MAKE": "make"},
+    {"D1FLEET_LEVEL": "0", "MAKELEVEL": "0"},
+    {"D1FLEET_LEVEL": "2", "MAKELEVEL": "2"},
     {"D1FLEET_SOCKET": None, "PATH": "{shim}:{real}"},
     {"D1FLEET_SOCKET": "", "PATH": "{shim}:{real}"},
 ]
@@ -46,6 +50,9 @@ ASK = [
     {"MAKE": "make"},
     {"D1FLEET_ORIGIN": "{uid}:{dev}:{ino}:{mnt}"},
     {"MAKEFLAGS": "n", "MAKELEVEL": "1"},
+    {"D1FLEET_LEVEL": "0", "MAKELEVEL": "1"},
+    {"D1FLEET_LEVEL": "2", "MAKELEVEL": "3"},
+    {"MAKELEVEL": "0"},
 ]
 
 
