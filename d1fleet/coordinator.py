@@ -137,7 +137,7 @@ class Coordinator:
         self._said_fallback = False
         self._said_left = False
         self._look: Timer | None = None
-        self._desk = TokenDesk(self._placing)
+        self._desk = TokenDesk(loop, self._placing, lambda machine: self.hosts.others_have_room(machine))
         self._here = Machine(slots=policy.local_slots, cpus=policy.local_slots)
         self._machines[machine_identity()] = self._here
         self.top: TopMake | None = None
@@ -432,6 +432,7 @@ class Coordinator:
             if verdict.host is None:
                 self._stay(job, link, verdict.reason)
             else:
+                self._desk.went(link.placement.machine)
                 self._asked[link, asker.number] = job
                 parent.children.add(job)
                 self._send_to(job, verdict.host)
@@ -635,6 +636,7 @@ class Coordinator:
         if self._record.wanted and link.placement is not None:
             machine = link.placement.machine
             credit = sum(job.credit for job in self._attempts.values() if job.link is link)
+            # What is beyond the slots: recipes that had waited, and a probe.
             self._record.write(
                 event="credit", host=link.host.name, outstanding=credit + max(0, -machine.free)
             )

@@ -26,7 +26,7 @@ class Host(Protocol):
     loop: Loop
 
     def send(self, message: protocol.Message) -> None: ...
-    def take_slot(self) -> bool: ...
+    def take_slot(self, force: bool) -> bool: ...
     def give_slot(self) -> None: ...
 
 
@@ -118,6 +118,8 @@ class MakeTokens:
         self._on_held = on_held
         self._slots = 0
         """Slots of the machine that its tokens take."""
+        self._probes = 0
+        """Tokens that came to be offered without a slot."""
         if isinstance(channel, TokenPipes):
             self._loop.on_read(channel.return_fd, self._returned)
 
@@ -141,8 +143,9 @@ class MakeTokens:
         """May the make have use for another token?"""
         return self._account.hungry
 
-    def granted(self, count: int) -> None:
-        """The coordinator gave tokens."""
+    def granted(self, count: int, probe: bool = False) -> None:
+        """The coordinator gave tokens; a `probe` needs no slot."""
+        self._probes += count if probe else 0
         self._act(self._account.granted(count, self._loop.now()))
 
     def recall(self, count: int) -> None:
@@ -175,10 +178,12 @@ class MakeTokens:
             if verb == "want":
                 self._host.send(protocol.Want(self._attempt, count))
             elif verb == "return":
+                self._probes = 0
                 self._host.send(protocol.Return(self._attempt, count))
             elif verb == "offer":
-                if not self._host.take_slot():
+                if not self._host.take_slot(self._probes > 0):
                     continue  # tried again with the next tick
+                self._probes = max(0, self._probes - 1)
                 self._slots += 1
                 self.channel.offer()
                 account.offer_made(self._loop.now())

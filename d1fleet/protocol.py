@@ -631,6 +631,8 @@ class Offer(Message):
     """`count` tokens for the attempt's make."""
 
     count: int = 1
+    probe: bool = False
+    """The machine has no slot for it: hosts are idle, and the make's next recipe may be a sub-make."""
 
     def fault(self) -> str:
         return "" if self.count < _MANY else "count out of range"

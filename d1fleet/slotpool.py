@@ -33,11 +33,12 @@ class SlotPool:
         """Recipes that run without a lock."""
         return max(0, self._taken - self._lent - len(self._held))
 
-    def take(self) -> bool:
-        """A slot for something new."""
-        if not self.settle() or not self._lock():
+    def take(self, force: bool = False) -> bool:
+        """A slot for something new; with `force` also when there is none."""
+        if not force and not (self.settle() and self._lock()):
             return False
         self._taken += 1
+        self._adjust()
         return True
 
     def give(self) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from . import protocol
 from .job import Job, Phase
+from .loop import Loop
 from .placement import Machine, Scheduler
+
+PROBE_S = 0.1
+"""When a make could use a token, all slots of its machine have been taken for so long, and hosts are idle,
+one more recipe is started there: it may be a sub-make. If it was one, the next follows at once. A guess.
+"""
 
 
 class TokenDesk:
@@ -17,9 +23,14 @@ class TokenDesk:
 
     Args:
         placing: knows how many jobs wait for a host, and the slots of machines.
+        others_idle: tells whether a host on another machine would take a job now.
     """
 
-    def __init__(self, placing: Scheduler) -> None:
+    def __init__(self, loop: Loop, placing: Scheduler, others_idle: Callable[[Machine], bool]) -> None:
+        self._loop = loop
+        self._others_idle = others_idle
+        self._probe_at: dict[Machine, float] = {}
+        """When the next probe may be given."""
         self._placing = placing
         self._wanting: list[Job] = []
         """Jobs whose makes could use a token that their machine had no slot for."""
@@ -30,15 +41,32 @@ class TokenDesk:
         source = job.token_source
         if host is None or source is None or job.phase is not Phase.RUNNING:
             return
-        if not self._placing.may_offer(host.machine) or self._placing.waiting:
+        machine = host.machine
+        has_slot = self._placing.may_offer(machine)
+        if self._placing.waiting or not (has_slot or self._may_probe(machine)):
             if job not in self._wanting:
                 self._wanting.append(job)
         elif source.take():
             job.tokens += 1
-            self._placing.use(host.machine, 1)
-            job.send(protocol.Offer(job.attempt, 1))
+            self._placing.use(machine, 1)
+            if not has_slot:
+                self._probe_at[machine] = self._loop.now() + PROBE_S
+            job.send(protocol.Offer(job.attempt, 1, probe=not has_slot))
         else:
             source.wait(lambda: self.want(job))
+
+    def _may_probe(self, machine: Machine) -> bool:
+        if machine.free != 0 or machine.kept_for is not None or not self._others_idle(machine):
+            return False
+        now = self._loop.now()
+        at = self._probe_at.setdefault(machine, now + PROBE_S)
+        if now < at:
+            self._loop.call_at(at, self.serve)
+        return now >= at
+
+    def went(self, machine: Machine) -> None:
+        """A sub-make called there has gone elsewhere: where one is there may be more."""
+        self._probe_at[machine] = 0.0
 
     def returned(self, job: Job, count: int) -> None:
         """Tokens come back from the job's host."""

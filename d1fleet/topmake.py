@@ -16,16 +16,12 @@ from .loop import Loop
 from .maketokens import TOKEN_TICK_S, MakeTokens, TokenFifo, TokenPipes
 from .placement import Machine
 from .slotpool import SlotPool
+from .tokendesk import PROBE_S
 from .tokens import Account
 
 LOOK_AHEAD = 8
 """Sub-makes that may wait for a host while others are sought: some to choose from, few to be surprised by
 when they have to run here after all.
-"""
-
-PROBE_S = 0.1
-"""When all slots have been taken for so long and hosts are idle, one more recipe is started: it may be a
-sub-make. If it was one, the next follows at once. A guess.
 """
 
 
@@ -105,7 +101,7 @@ class TopMake:
             self._wanting_since = -1.0
             self._probe_after_s = self._probe_after_s if has_slot else PROBE_S
             self._use(self.machine, 1)
-            self.tokens.granted(1)
+            self.tokens.granted(1, probe=not has_slot)
         elif not self._in_line:
             self._in_line = True
             self.pool.wait(self._called)
@@ -118,8 +114,8 @@ class TopMake:
         waited_s = self.loop.now() - self._wanting_since
         return self.machine.free >= 0 and waited_s >= self._probe_after_s and self._hosts_idle()
 
-    def take_slot(self) -> bool:
-        return self._locks is None or self._locks.take()
+    def take_slot(self, force: bool) -> bool:
+        return self._locks is None or self._locks.take(force)
 
     def give_slot(self) -> None:
         if self._locks is not None:

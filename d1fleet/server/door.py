@@ -55,7 +55,7 @@ class Door:
                 cache = cache_folder("shim")
             except RuntimeFolderError:
                 cache = Path(self._folder, "cache")  # no home to keep it in
-            shim_dir = interpose.install_shim(cache, Path(self._folder, "bin"))
+            shim_dir = interpose.install_shim(cache, cache / interpose.build_id())
             path = os.path.join(self._folder, "s")
             self._listener = ShimListener(loop, path, self._connected)
         except BaseException:

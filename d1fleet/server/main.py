@@ -159,7 +159,7 @@ class Server:
         elif isinstance(message, protocol.Cancel):
             self._cancel(attempt, message.kill)
         elif isinstance(message, protocol.Offer) and attempt.tokens is not None:
-            attempt.tokens.granted(message.count)
+            attempt.tokens.granted(message.count, message.probe)
         elif isinstance(message, protocol.Recall) and attempt.tokens is not None:
             attempt.tokens.recall(message.count)
 
@@ -301,9 +301,9 @@ class Server:
 
     # -- slots and attempts -----------------------------------------------------------------------------
 
-    def take_slot(self) -> bool:
+    def take_slot(self, force: bool) -> bool:
         """A slot for a further recipe of a make; attempts that wait come first."""
-        return self._slots is not None and not self._waiting and self._slots.take()
+        return self._slots is not None and (force or not self._waiting) and self._slots.take(force)
 
     def give_slot(self) -> None:
         """A slot comes back."""

@@ -64,7 +64,7 @@ def check_plain(row: Row, plain: Result) -> list[str]:
     return faults
 
 
-_SHIMS = re.compile(rb"[^\s:'=]*/d1fleet[^\s:/]*/servers/\w+/bin:")
+_SHIMS = re.compile(rb"[^\s:'=]*/shim/bin-\w+:")
 """Our folder in the PATH of jobs (docs/differences.md)."""
 
 
