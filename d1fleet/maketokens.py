@@ -181,6 +181,9 @@ class MakeTokens:
                 self._probes = 0
                 self._host.send(protocol.Return(self._attempt, count))
             elif verb == "offer":
+                # What was returned may have come back at once, and been offered already.
+                if not account.spare or account.offered:
+                    continue
                 if not self._host.take_slot(self._probes > 0):
                     continue  # tried again with the next tick
                 self._probes = max(0, self._probes - 1)
@@ -189,7 +192,7 @@ class MakeTokens:
                 account.offer_made(self._loop.now())
                 if isinstance(self.channel, TokenPipes):
                     self._loop.on_write(self.channel.offer_fd, self._taken)
-            elif verb == "withdraw" and self.channel.withdraw():
+            elif verb == "withdraw" and account.offered and self.channel.withdraw():
                 if isinstance(self.channel, TokenPipes):
                     self._loop.on_write(self.channel.offer_fd, None)
                 self._give_slots(1)
