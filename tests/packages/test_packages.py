@@ -97,7 +97,7 @@ def check(
     assert {path: how for path, how in wrong.items() if path not in allowed} == {}
 
     jobs = [json.loads(line) for record in records for line in record.read_text().splitlines()]
-    jobs = [job for job in jobs if job["event"] == "job"]
+    jobs = [job for job in jobs if job["event"] == "job" and job["parent"] is None]
     where = Counter(job["host"] or f"here ({job['local_reason']})" for job in jobs)
     print(f"  {len(jobs)} first-level sub-makes: {dict(where)}")
     may_stay = ASKING | set(subject.recipe.stays)
