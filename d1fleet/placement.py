@@ -174,13 +174,6 @@ class Scheduler:
             line.remove(job)
             self._unkeep(line)
 
-    def refused(self, job: JobState, now: float) -> None:
-        """Its host would not start it: it waits again, for another."""
-        if job.host is not None:
-            job.refused |= {job.host.name}
-        self.ended(job, now)
-        self._add(job)
-
     def ended(self, job: JobState, now: float, ran_s: float | None = None) -> float | None:
         """A job no longer runs on its host.
 

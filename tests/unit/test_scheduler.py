@@ -53,6 +53,14 @@ class Fleet:
 # -- where -----------------------------------------------------------------------------------------
 
 
+def _refused(scheduler: Scheduler, job: JobState, now: float) -> None:
+    """Its host would not start it: it asks again, for another."""
+    assert job.host is not None
+    job.refused |= {job.host.name}
+    scheduler.ended(job, now)
+    scheduler.ask(job)
+
+
 def test_the_faster_host() -> None:
     fleet = Fleet(Machine(4, cpus=4), Machine(4, cpus=4, speed=2.0))
     fleet.ask(1.0)
@@ -137,10 +145,10 @@ def test_a_host_that_refused_is_not_asked_again() -> None:
     fleet = Fleet(Machine(4, speed=5.0), Machine(4))
     job = fleet.ask()
     assert fleet.dispatch() == [(0, "h0")]
-    fleet.scheduler.refused(job, 0.0)
+    _refused(fleet.scheduler, job, 0.0)
     assert fleet.hosts[0].machine.used == 0
     assert fleet.dispatch() == [(0, "h1")]
-    fleet.scheduler.refused(job, 0.0)
+    _refused(fleet.scheduler, job, 0.0)
     (verdict,) = fleet.scheduler.dispatch(0.0)
     assert (verdict.host, verdict.reason) == (None, placement.NEVER)
     assert fleet.scheduler.waiting == 0
@@ -568,7 +576,7 @@ def test_accounts_are_right_whatever_happens(
             scheduler.ended(job, fleet.now, seconds)
         elif what == "refuse" and job is not None:
             running.remove(job)
-            scheduler.refused(job, fleet.now)
+            _refused(scheduler, job, fleet.now)
         elif what == "withdraw":
             waiting = sorted(scheduler.waiting_jobs(), key=lambda job: job.number)
             if waiting:
