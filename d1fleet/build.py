@@ -187,6 +187,13 @@ def run(settings: Settings, what: Sequence[str] | Program) -> int:
             shim_cache = runtime / "cache"  # no home to keep it in: compiled for this build alone
         shim_dir = interpose.install_shim(shim_cache, shim_cache / interpose.build_id())
 
+        # The front keeps it open: when the coordinator dies, make shall hear SIGTERM, and delete what is half
+        # written, before it notices that nobody serves its tokens.
+        channel = None
+        if own is not None:
+            channel = _channel(runtime, fifo=version >= (4, 4) and own.style != b"pipe")
+            held.callback(channel.close)
+
         def coordinate(control: socket.socket, group: int) -> None:
             build = _Build(
                 settings,
@@ -200,9 +207,8 @@ def run(settings: Settings, what: Sequence[str] | Program) -> int:
                 ignored,
                 inventory,
             )
-            if own is not None:
-                build.own = own
-                build.fifo = version >= (4, 4) and own.style != b"pipe"
+            if own is not None and channel is not None:
+                build.jobserver = own, channel
             build.serve(control, group)
 
         kind, value = front.in_front_of(coordinate)
@@ -228,13 +234,10 @@ class _Build:
         inventory: Stamps,
     ) -> None:
         self._ignored = ignored
-        self.own: makeflags.OwnJobserver | None = None
+        self.jobserver: tuple[makeflags.OwnJobserver, TokenFifo | TokenPipes] | None = None
         """How make gets its tokens from us; None where it does not."""
-        self.fifo = False
-        """By a fifo, as 4.4 does."""
         self._for_make: list[int] = []
         """Descriptors that make alone is to have."""
-        self._runtime = runtime
         self._inventory = inventory
         """Its files as they were before it was read."""
         self.settings = settings
@@ -367,9 +370,10 @@ class _Build:
             file = str(self._real_make)
         arguments = self._arguments
         actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_CLOSE, fd) for fd in inherited.closed_streams]
-        if self.own is not None:
-            arguments = list(self.own.argv)
-            variables = self._serve_tokens(self.own, actions)
+        if self.jobserver is not None:
+            own, channel = self.jobserver
+            arguments = list(own.argv)
+            variables = self._serve_tokens(own, channel, actions)
             environ.update({os.fsdecode(name): os.fsdecode(value) for name, value in variables.items()})
         # Python ignores the first two of itself; whether they were ignored before, nobody can tell.
         default = [signal.SIGPIPE, signal.SIGXFSZ, *(set(_OURS) - self._ignored)]
@@ -388,13 +392,15 @@ class _Build:
         self._loop.on_read(pidfd, lambda: self._make_ended(pidfd))
 
     def _serve_tokens(
-        self, own: makeflags.OwnJobserver, actions: list[tuple[int, ...]]
+        self,
+        own: makeflags.OwnJobserver,
+        channel: TokenFifo | TokenPipes,
+        actions: list[tuple[int, ...]],
     ) -> dict[bytes, bytes]:
         """Be make's jobserver; returns the variables that tell it so, and adds what its start has to do."""
         locks = None
         with contextlib.suppress(RuntimeFolderError):
             locks = SlotPool(SlotLocks(slots_directory(), self.coordinator.policy.local_slots))
-        channel = TokenFifo(str(self._runtime / "jobserver")) if self.fifo else TokenPipes()
         self.coordinator.serve_tokens(own.jobs, channel, locks)
         if isinstance(channel, TokenFifo):
             return own.environment(fifo=os.fsencode(channel.path))
@@ -541,6 +547,10 @@ def _catches(pid: int, number: int) -> bool:
             if line.startswith("SigCgt:"):
                 return bool(int(line.split()[1], 16) >> (number - 1) & 1)
     return False
+
+
+def _channel(runtime: Path, fifo: bool) -> TokenFifo | TokenPipes:
+    return TokenFifo(str(runtime / "jobserver")) if fifo else TokenPipes()
 
 
 def _is_inherited(fd: int) -> bool:
