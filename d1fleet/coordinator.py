@@ -160,35 +160,33 @@ class Coordinator:
         """Be the jobserver of the build's own make.
 
         Args:
-            jobs: its -j; 0 without a number.
+            jobs: its -j.
             channel: how it gets at its tokens.
             locks: the slots of this machine.
         """
         self.top = TopMake(
             self.loop,
-            TokenPool(jobs - 1 if jobs else None),
+            TokenPool(jobs - 1),
             self._here,
             self._placing.use,
             locks,
             channel,
             jobs_wait=lambda: self._placing.waiting,
             hosts_idle=lambda: not self._placing.waiting and self.hosts.others_have_room(self._here),
-            slot_wanted=lambda: (
-                self._desk.wants_on(self._here)
-                or (self._placing.waiting > 0 and self.hosts.has_machine(self._here))
-            ),
+            job_wants_slot=lambda: self._placing.waiting > 0 and self.hosts.has_machine(self._here),
+            make_wants_slot=lambda: self._desk.wants_on(self._here),
             on_free=self._slot_came_back,
         )
 
     def _slot_came_back(self) -> None:
         self._dispatch()
-        self._desk.serve()
+        self._serve()
 
     def _serve(self) -> None:
         """Slots or tokens may have become free."""
-        self._desk.serve()
         if self.top is not None:
             self.top.serve()
+        self._desk.serve()
 
     # -- hosts ----------------------------------------------------------------------------------------
 
@@ -283,6 +281,9 @@ class Coordinator:
         """A sub-make has its tokens from elsewhere. At the first level that is its makefile's doing."""
         if variable(ask.environment, b"MAKELEVEL") == b"1" and not self._said_left:
             self._said_left = True
+            if self.top is not None:
+                self.top.close()
+                self.top = None
             words.say(
                 "the makefile sets -j itself, so that make has left the build's own -j: take that line out,"
                 " or local recipes and sub-makes run as the makefile says"

@@ -64,6 +64,12 @@ class TokenPool:
         else:
             self._waiting.append(callback)
 
+    def wait_first(self, callback: Callable[[], None]) -> None:
+        """Wait before all others: what the build's own make starts may be a sub-make, which runs a recipe by
+        right, while a token for a make on a host adds one at most.
+        """
+        self._waiting.appendleft(callback)
+
     def give(self, count: int) -> None:
         if self._tokens is None:
             return

@@ -190,7 +190,7 @@ class OwnJobserver:
     """How the make of a build is started when its jobserver is ours."""
 
     jobs: int
-    """Its -j; 0 without a number."""
+    """Its -j, at least 2."""
     argv: tuple[bytes, ...]
     """Without -j."""
     style: bytes | None
@@ -204,7 +204,7 @@ class OwnJobserver:
         it in argv, of which make would complain.
         """
         found = dict(self._environment)
-        words = b" -j" if self.jobs == 0 else b" -j%d" % self.jobs
+        words = b" -j%d" % self.jobs
         words += b" --jobserver-auth="
         words += b"fifo:" + _escaped(fifo) if fifo is not None else b"%d,%d" % (fds or (-1, -1))
         old = found.get(b"MAKEFLAGS", b"")
@@ -217,12 +217,12 @@ class OwnJobserver:
 
 def top_make(argv: Sequence[bytes], env: Mapping[bytes, bytes]) -> OwnJobserver | None:
     """The make of a build that shall have its tokens from us; None for one that is serial, has a jobserver
-    already, or has a -j that make does not take.
+    already, has none (-j without a number), or has a -j that make does not take.
     """
     flags = {name: parse(env[name]) for name in (b"GNUMAKEFLAGS", b"MAKEFLAGS") if name in env}
     sources = [*(each.arguments for each in flags.values()), arguments(argv)]
     jobs = [source.jobs for source in sources if source.jobs is not None]
-    if not jobs or jobs[-1] == 1 or not all(source.jobs_are_sound for source in sources):
+    if not jobs or jobs[-1] < 2 or not all(source.jobs_are_sound for source in sources):
         return None
     if any(each.auth is not None for each in flags.values()):
         return None

@@ -36,7 +36,9 @@ class TopMake:
         channel: how make gets at its tokens.
         jobs_wait: tells how many sub-makes wait for a host.
         hosts_idle: tells whether a host would take one now.
-        slot_wanted: tells whether a make or a job on a host would use a slot of this machine.
+        job_wants_slot: tells whether a waiting job could use a slot of this machine.
+        make_wants_slot: tells whether a make on a host that is this machine could. Those come last: a token
+            for them adds one recipe at most, one for this make may bring forth a sub-make.
         on_free: called when a slot of this machine has come back.
     """
 
@@ -50,7 +52,8 @@ class TopMake:
         channel: TokenPipes | TokenFifo,
         jobs_wait: Callable[[], int],
         hosts_idle: Callable[[], bool],
-        slot_wanted: Callable[[], bool],
+        job_wants_slot: Callable[[], bool],
+        make_wants_slot: Callable[[], bool],
         on_free: Callable[[], None],
     ) -> None:
         self.loop = loop
@@ -61,7 +64,8 @@ class TopMake:
         self._locks = locks
         self._jobs_wait = jobs_wait
         self._hosts_idle = hosts_idle
-        self._slot_wanted = slot_wanted
+        self._job_wants_slot = job_wants_slot
+        self._make_wants_slot = make_wants_slot
         self._on_free = on_free
         self._waiting = 0
         """Shims that wait for a sub-make which is not run here."""
@@ -94,7 +98,7 @@ class TopMake:
         """Slots or tokens have become free: give make one, if it wants one."""
         if self._wanting_since < 0 or self._closed or self._jobs_wait() >= LOOK_AHEAD:
             return
-        has_slot = self.machine.free >= 1 and not self._slot_wanted()
+        has_slot = self.machine.free >= 1 and not self._job_wants_slot()
         if not has_slot and not self._may_probe():
             return
         if self.pool.take():
@@ -104,7 +108,7 @@ class TopMake:
             self.tokens.granted(1, probe=not has_slot)
         elif not self._in_line:
             self._in_line = True
-            self.pool.wait(self._called)
+            self.pool.wait_first(self._called)
 
     def _called(self) -> None:
         self._in_line = False
@@ -174,7 +178,7 @@ class TopMake:
         if self._locks is not None:
             self._locks.settle()
         # An offer that make leaves alone keeps a token and a slot from others.
-        wanted = self.pool.short or self._slot_wanted()
+        wanted = self.pool.short or self._job_wants_slot() or self._make_wants_slot()
         self.tokens.tick(patient=not wanted)
         self.serve()
         self.loop.call_later(TOKEN_TICK_S, self._tick)

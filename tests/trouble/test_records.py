@@ -67,7 +67,7 @@ def test_what_is_kept_is_told(place: Place) -> None:
     (build,) = place.why()
     assert (build["command"], build["jobs"], build["exit"]) == (["make", "-j2"], 2, 0)
     story = place.why("one")
-    assert (story["outcome"], story["reason"], story["explanation"] != "") == ("ended well", "only", True)
+    assert (story["outcome"], story["reason"], story["explanation"] != "") == ("ended well", "soonest", True)
     assert story["asked_s"] <= story["placed_s"] <= story["ended_s"] < LIMIT_S
     assert "because no other host had room then." in place.run("why", "one").stdout
 
