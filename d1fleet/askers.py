@@ -177,7 +177,8 @@ class HostAsker:
         self._attempt = 0
         self._send: Send | None = None
         self._ahead: dict[int, int] = {}
-        """Bytes of each output stream that the host has not taken yet."""
+        """Bytes of each output stream that the host has not taken yet, and of input that the job has not."""
+        self._source: TokenSource | None = None
 
     def placed(self, attempt: int, stdin: bool, send: Send) -> None:
         self._attempt, self._send = attempt, send
@@ -193,7 +194,12 @@ class HostAsker:
         if self._send is None:
             return
         message.attempt = self._attempt
-        if isinstance(message, protocol.Credit):
+        if isinstance(message, protocol.Data):
+            ahead = self._ahead.get(protocol.STDIN, 0) + len(message.data)
+            if ahead > protocol.STDIN_AHEAD:
+                raise ProtocolError(f"{ahead} bytes of standard input that the job has not taken")
+            self._ahead[protocol.STDIN] = ahead
+        elif isinstance(message, protocol.Credit):
             ahead = self._ahead.get(message.stream, 0)
             if message.amount > ahead:
                 raise ProtocolError(f"Credit for {message.amount} bytes, {ahead} were sent")
@@ -208,6 +214,9 @@ class HostAsker:
         self.link.send(protocol.Data(self.number, message.stream, message.group_end, message.data))
 
     def stdin_used(self, amount: int) -> None:
+        ahead = self._ahead.get(protocol.STDIN, 0)
+        amount = min(amount, ahead)
+        self._ahead[protocol.STDIN] = ahead - amount
         self.link.send(protocol.StdinUsed(self.number, amount))
 
     def when_written(self, done: Callable[[], None]) -> None:
@@ -225,7 +234,9 @@ class HostAsker:
 
     @property
     def token_source(self) -> TokenSource | None:
-        return self.parent.token_source
+        if self._source is None:
+            self._source = self.parent.token_source  # kept: the parent may end first
+        return self._source
 
     def close(self) -> None:
         self._send = None

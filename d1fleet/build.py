@@ -295,6 +295,7 @@ class _Build:
             grace_s=settings.grace_s,
             heartbeat_s=settings.heartbeat_s,
             strict=settings.strict,
+            trust_hosts=settings.trust_hosts,
             method=settings.policy,
             makeargs=settings.makeargs,
             setup=settings.setup,

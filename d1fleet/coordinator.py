@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 import socket
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -34,6 +34,9 @@ from .topmake import TopMake
 
 _WRITE_ERROR = 2
 """What make exits with when it cannot write its output."""
+
+_MOST_ASKED = 1000
+"""Requests of one host under way at once: its server has the same bound, but need not be ours."""
 
 _DESCRIPTORS_EACH = 12
 """Descriptors that a sub-make costs at most: its own, copies of its streams, its jobserver, a lock."""
@@ -121,7 +124,7 @@ class Coordinator:
         self._listener = ShimListener(loop, socket_path, self._shim_connected)
         self._jobs: dict[int, Job] = {}
         """All that are not over, by number."""
-        self._asked: dict[tuple[HostLink, int], Job] = {}
+        self._asked: defaultdict[HostLink, dict[int, Job]] = defaultdict(dict)
         """Those that hosts asked for and that run elsewhere, by the number of their request."""
         self._attempts: dict[int, Job] = {}
         self._placing = Scheduler(METHODS[policy.method])
@@ -216,15 +219,14 @@ class Coordinator:
             self._desk.returned(job, message.count)
             self._dispatch()
             self._serve()
-        elif isinstance(message, protocol.Credited):
-            self._desk.credited(job, message.count)
+        elif isinstance(message, protocol.Credited) and self._desk.credited(job, message.count):
             self._write_credit(link)
             self._dispatch()
             self._serve()
 
     def _host_left(self, link: HostLink, meaning: str, wait_s: float) -> None:
         """Its jobs end when nothing of them can write any more: not a moment before."""
-        for job in [job for (asker, _), job in self._asked.items() if asker is link]:
+        for job in list(self._asked.pop(link, {}).values()):
             self._asker_gone(job)
         if wait_s > 0 and self._interrupted:
             self._answer_jobs_of(link)
@@ -240,13 +242,16 @@ class Coordinator:
                 self._answer_early(job, signal.SIGTERM)
 
     def _end_jobs_of(self, link: HostLink, meaning: str) -> None:
+        children = False
         for job in [job for job in self._attempts.values() if job.link is link]:
             if job.children:  # on other hosts; they are cancelled
-                self.loop.call_later(_CHILDREN_S, lambda: self._end_jobs_of(link, meaning))
+                children = True
                 continue
             ran_s = self.loop.now() - job.placed_at
             lost = protocol.Exit(job.attempt, infrastructure=protocol.LOST, text=meaning, ran_s=ran_s)
             self._job_ended(job, lost)
+        if children:
+            self.loop.call_later(_CHILDREN_S, lambda: self._end_jobs_of(link, meaning))
         self._dispatch()
         self._check_ended()
 
@@ -348,7 +353,7 @@ class Coordinator:
         if job.parent is not None:
             job.parent.children.discard(job)
         if isinstance(job.asker, HostAsker):
-            self._asked.pop((job.asker.link, job.asker.number), None)
+            self._asked[job.asker.link].pop(job.asker.number, None)
         job.asker.answer(verb, value)
         self._mind_the_door()
 
@@ -398,7 +403,7 @@ class Coordinator:
         Raises:
             ProtocolError: that number is in use, or cannot be a host's.
         """
-        if not ask.attempt & 1 or (link, ask.attempt) in self._asked:
+        if not ask.attempt & 1 or ask.attempt in self._asked[link]:
             raise ProtocolError(f"a request with the number {ask.attempt}")
         parent = self._attempts.get(ask.parent)
         if parent is None or parent.link is not link or parent.phase is not Phase.RUNNING:
@@ -422,6 +427,8 @@ class Coordinator:
             self._stay(job, link, "its folder is outside the tree that hosts share")
         elif link.placement is None:
             self._stay(job, link, "its host takes no part")
+        elif len(self._asked[link]) >= _MOST_ASKED:
+            self._stay(job, link, f"{_MOST_ASKED} others that its host asked for run elsewhere")
         else:
             wanted = (
                 job.request.hungry or self._placing.waiting > 0 or self._desk.wants_on(link.placement.machine)
@@ -434,7 +441,7 @@ class Coordinator:
                 self._stay(job, link, verdict.reason)
             else:
                 self._desk.went(link.placement.machine)
-                self._asked[link, asker.number] = job
+                self._asked[link][asker.number] = job
                 parent.children.add(job)
                 self._send_to(job, verdict.host)
 
@@ -445,7 +452,7 @@ class Coordinator:
         self._finish(job, LOCAL)
 
     def _heard_of_request(self, link: HostLink, message: protocol.Message) -> None:
-        job = self._asked.get((link, message.attempt))
+        job = self._asked[link].get(message.attempt)
         if job is None or not isinstance(job.asker, HostAsker):
             return
         if isinstance(message, protocol.Signal):

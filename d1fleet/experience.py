@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from .history import History, Known, job_key
 from .history_file import load_history, save_history
 from .machines import Machine
+from .words import LONGEST
 
 
 class Experience:
@@ -55,4 +56,4 @@ class Experience:
 
 def goal_of(arguments: Sequence[bytes]) -> str:
     """What jobs are taken to be alike by: the goals, without the folder that they are made in."""
-    return " ".join(os.fsdecode(goal) for goal in arguments)
+    return " ".join(os.fsdecode(goal) for goal in arguments)[:LONGEST]

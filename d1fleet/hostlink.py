@@ -34,6 +34,13 @@ START_LIMIT_S = 45.0
 """Time from the login to the server's hello: its setup may take 30 s of that."""
 
 
+_MOST_UNREAD = 4 << 20
+"""Bytes of answers: some 200,000 of them."""
+
+_BEATS_AHEAD = 100
+"""A connection that was held up brings several beats at once: as many as a lease has, and some."""
+
+
 class HostLink:
     """One host of a build.
 
@@ -70,6 +77,10 @@ class HostLink:
         self._left_behind = False
         """Something that an attempt started goes on there."""
         self.load: protocol.Beat | None = None
+        self._beats = 0
+        self._up_at = 0.0
+        self._unread = 0
+        """Bytes of answers since all that was sent had gone out."""
         self.gone: protocol.Gone | None = None
         self._loop = loop
         self._welcome = welcome
@@ -113,7 +124,10 @@ class HostLink:
         if self._channel is not None:
             if isinstance(message, protocol.Run):
                 self._at_work.add(message.attempt)
-            self._channel.send(protocol.encode(message))
+            frame = protocol.encode(message)
+            if isinstance(message, _ANSWERS):
+                self._unread = len(frame) + (self._unread if self._channel.backlog else 0)
+            self._channel.send(frame)
 
     @property
     def at_work(self) -> bool:
@@ -157,9 +171,12 @@ class HostLink:
                 self._handle(message)
                 if not self.open:
                     return
+                if self._unread > _MOST_UNREAD:
+                    raise ProtocolError("it asks, and does not read the answers")
         except D1fleetError as error:
             if isinstance(error, ProtocolError):
-                error = ProtocolError(f"its server sent what the protocol does not allow: {error}")
+                text = words.plain(str(error))
+                error = ProtocolError(f"its server sent what the protocol does not allow: {text}")
             self.fail(error)
 
     def _launch_talk(self, data: bytes) -> bytes:
@@ -180,7 +197,7 @@ class HostLink:
             self.hello = message
             self._admit(self)
             self.state = State.UP
-            self._granted_at = self._loop.now()  # its first lease began with our welcome
+            self._granted_at = self._up_at = self._loop.now()  # its first lease began with our welcome
             self._on_up(self)
         elif isinstance(message, protocol.Unfit):
             raise UnfitError(words.plain(message.reason), words.plain(message.mend))
@@ -197,6 +214,10 @@ class HostLink:
             if isinstance(message, protocol.Beat):
                 self.load = message
                 self._granted_at = self._loop.now()
+                self._beats += 1
+                due = (self._granted_at - self._up_at) / self._welcome.heartbeat_s
+                if self._beats > due + _BEATS_AHEAD:
+                    raise ProtocolError("more Beats than it was asked for")
                 self.send(protocol.Grant(seq=message.seq))
             elif isinstance(message, protocol.Exit):
                 self._at_work.discard(message.attempt)
@@ -219,6 +240,9 @@ class HostLink:
         if self._channel is not None:
             channel, self._channel = self._channel, None
             channel.close()
+
+
+_ANSWERS = (protocol.Grant, protocol.Stay, protocol.Exit)
 
 
 def _may_say(message: protocol.Message) -> bool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from . import protocol, words
 from .connect import Logins
 from .environment import TravellingEnvironment
-from .errors import ConnectError, D1fleetError, HostError, TreeError, UnfitError
+from .errors import ConnectError, D1fleetError, HostError, ProtocolError, TreeError, UnfitError
 from .experience import Experience
 from .hostlink import HostLink, State
 from .loop import Loop
@@ -29,6 +30,9 @@ from .toolchains import Toolchains, Verdict
 from .transport.base import Channel
 
 _SILENCE_CHECK_S = 0.25
+
+_MOST_DRAINS = 200
+"""Times that a connection may say that its host is drained, or no longer (a guess): people do that."""
 
 _WAIT_SAID_S = 5.0
 """A sub-make that waits longer for a slot on its host is spoken of."""
@@ -84,6 +88,10 @@ class Hosts:
         """Hosts that say hello and take no part yet: they wait for what others have."""
         self._took_part: set[HostLink] = set()
         """Connections whose hosts were up at some time."""
+        self._drains: Counter[HostLink] = Counter()
+        """Times that hosts changed their minds about it."""
+        self._said_late: set[HostLink] = set()
+        """Hosts of which it was said that they acted late."""
         self._said_waiting: set[HostLink] = set()
         """Hosts of which it was said that others hold their slots, and is so still."""
         self._ending = False
@@ -178,7 +186,8 @@ class Hosts:
         """Names of hosts that must not run what a job on `link` asks for: those on this machine, on which a
         host of the fleet shall run no commands, unless it is this machine itself or is trusted.
         """
-        if self._policy.trust_hosts or _is_here(link.host):
+        # A loopback address may be the end of a tunnel: as asker such a host is a stranger, as target not.
+        if self._policy.trust_hosts or link.host.transport == "local":
             return set()
         own = machine_identity()
         return {
@@ -410,9 +419,10 @@ class Hosts:
             self._ended(link)
         elif isinstance(message, protocol.Drain):
             self._drain(link, message)
-        elif isinstance(message, protocol.FencedLate):
+        elif isinstance(message, protocol.FencedLate) and link not in self._said_late:
+            self._said_late.add(link)
             words.say(f"host {link.host.name} acted {message.late_s:.1f} s after its lease had ended")
-        else:
+        elif not isinstance(message, protocol.FencedLate):
             self._on_message(link, message)
 
     def _heard_load(self, link: HostLink, beat: protocol.Beat) -> None:
@@ -434,11 +444,18 @@ class Hosts:
             self._said_waiting.discard(link)
 
     def _drain(self, link: HostLink, message: protocol.Drain) -> None:
-        """Somebody drains its host, or does so no more."""
+        """Somebody drains its host, or does so no more.
+
+        Raises:
+            ProtocolError: that goes on and on.
+        """
         member = self._member_of[link]
         reason = (words.plain(message.reason) or "drained") if message.on else ""
         if reason == member.drained:
             return
+        self._drains[link] += 1
+        if self._drains[link] > _MOST_DRAINS:
+            raise ProtocolError("Drain, again and again")
         member.drained = reason
         name = link.host.name
         if reason:
@@ -543,6 +560,7 @@ class Hosts:
         former = member.link
         self._former = [link for link in [*self._former, former] if self._wait_s(link) > 0]
         self._proofs.drop(former)
+        del self._drains[former]
         self._took_part.discard(former)
         del self._member_of[former]
         self._toolchains.forget(host.name)

@@ -86,6 +86,8 @@ class Job:
         self.credit = 0
         """Slots of all these that are free for others, because recipes wait for its children."""
         self.recalls = 0
+        self.wants = False
+        """Has its make asked for another token, and not got it yet?"""
         self.reason = ""
         """Why it went where it is, in placement's word."""
         self.candidates: tuple[tuple[str, float], ...] = ()

@@ -95,6 +95,8 @@ class JobserverClient:
     def __init__(self, loop: Loop, read_path: str, write_path: str) -> None:
         self._loop = loop
         self._tokens: list[bytes] = []
+        self._waiting: list[Callable[[], None]] = []
+        """A sub-make's job and those that it calls on hosts share one jobserver."""
         self._read = os.open(read_path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             self._write = os.open(write_path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -117,11 +119,16 @@ class JobserverClient:
         return bool(token)
 
     def wait(self, callback: Callable[[], None]) -> None:
-        def ready() -> None:
-            self._loop.on_read(self._read, None)
-            callback()
+        if self._read < 0:
+            return
+        self._waiting.append(callback)
+        self._loop.on_read(self._read, self._ready)
 
-        self._loop.on_read(self._read, ready)
+    def _ready(self) -> None:
+        self._loop.on_read(self._read, None)
+        waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            callback()
 
     def give(self, count: int) -> None:
         for _ in range(min(count, len(self._tokens))):
@@ -133,3 +140,5 @@ class JobserverClient:
         self._loop.forget(self._read)
         os.close(self._read)
         os.close(self._write)
+        self._read = self._write = -1  # one of its jobs may go on a little longer
+        self._waiting.clear()

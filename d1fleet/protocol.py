@@ -31,6 +31,14 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 STREAM_CREDIT = 256 << 10
 """Bytes that may be under way for one stream before the reader has to grant more."""
 
+STDIN_AHEAD = 64 << 10
+"""Bytes of standard input that a job is given before it has taken the ones before them."""
+
+MOST_ARGUMENTS = 8 << 20
+"""Bytes of arguments and environment, with a pointer for each string, of a request: Linux starts no program
+with more than 6 MiB.
+"""
+
 OUTPUT_CHUNK = 64 << 10
 """Most bytes of output in one frame: a pipe's usual capacity."""
 
@@ -166,6 +174,11 @@ def _parts_fault(name: str, parts: dict[str, str]) -> str:
     return "" if good else f"{name} has a part whose name or text is out of range"
 
 
+def _words_size(block: bytes) -> int:
+    """Bytes that a program's start takes for these strings."""
+    return len(block) + 8 * block.count(b"\0")
+
+
 def _block_fault(name: str, block: bytes) -> str:
     return f"{name} is cut off" if block and block[-1:] != b"\0" else ""
 
@@ -272,6 +285,8 @@ class Hello(Message):
     """Why that record is not believed; empty when it is, or there is none."""
 
     def fault(self) -> str:
+        if self.slots >= _MANY or self.cpus >= _MANY:
+            return "slots or CPUs out of range"
         return (
             _parts_fault("toolchain", self.toolchain)
             or _parts_fault("toolchain_places", self.toolchain_places)
@@ -537,6 +552,8 @@ class Ask(Message):
             return "umask, streams or argv out of range"
         if b"\0" in self.folder or self.folder[:1] != b"/":
             return "folder is malformed"
+        if _words_size(self.argv) + _words_size(self.environment) > MOST_ARGUMENTS:
+            return "no program is started with so many arguments"
         return _block_fault("argv", self.argv) or _block_fault("environment", self.environment)
 
 

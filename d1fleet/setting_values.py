@@ -133,10 +133,15 @@ count = number(1, MOST_SLOTS)
 """A whole number of slots."""
 
 
+_FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
 def flag(value: Any, source: Source) -> bool:
-    """True or false."""
+    """True or false; in a text as YAML writes them, or 1 and 0."""
     if isinstance(value, bool):
         return value
+    if isinstance(value, str) and value.lower() in _FLAGS:
+        return _FLAGS[value.lower()]
     raise source.fault(value, "true or false")
 
 

@@ -68,6 +68,8 @@ class Settings:
     """One of POLICIES."""
     strict: bool = False
     """Whether it is an error that no host can take a sub-make."""
+    trust_hosts: bool = False
+    """Whether what a job on another machine calls may run on this one too, where this one is a host."""
     record: str | None = None
     """File for one JSON object a job, beside the record that is kept."""
     keep_records: int = 10
@@ -98,13 +100,19 @@ _READERS = {
     "connect_timeout_s": values.seconds(SHORTEST_S, LONGEST_S),
     "policy": values.one_of(POLICIES),
     "strict": values.flag,
+    "trust_hosts": values.flag,
     "record": values.path,
     "keep_records": values.number(0, 1000),
     "summary": values.flag,
     "local_slots": values.count,
 }
 
-_ENVIRONMENT = {"hosts": "D1FLEET_HOSTS", "inventory": "D1FLEET_INVENTORY", "project": "D1FLEET_PROJECT"}
+_ENVIRONMENT = {
+    "hosts": "D1FLEET_HOSTS",
+    "inventory": "D1FLEET_INVENTORY",
+    "project": "D1FLEET_PROJECT",
+    "trust_hosts": "D1FLEET_TRUST_HOSTS",
+}
 _D1MAKE = {
     "hosts": "D1MAKE_HOSTS",
     "setup": "D1MAKE_SERVER_SETUP",

@@ -23,9 +23,10 @@ from typing import Any
 
 from .locks import try_lock, unlock
 from .loop import Loop
+from .protocol import STDIN_AHEAD
 
 _LOCK_RETRY_S = 0.002
-_PEEK = 64 << 10
+_PEEK = STDIN_AHEAD
 _SPLICE_F_NONBLOCK = 2
 
 

@@ -36,7 +36,14 @@ class TokenDesk:
         """Jobs whose makes could use a token that their machine had no slot for."""
 
     def want(self, job: Job) -> None:
-        """The job's make could use another token."""
+        """The job's make could use another token. It says so once for each that it gets; what it says more
+        often is passed over.
+        """
+        if not job.wants:
+            job.wants = True
+            self._serve(job)
+
+    def _serve(self, job: Job) -> None:
         host = job.link.placement if job.link is not None else None
         source = job.token_source
         if host is None or source is None or job.phase is not Phase.RUNNING:
@@ -47,13 +54,14 @@ class TokenDesk:
             if job not in self._wanting:
                 self._wanting.append(job)
         elif source.take():
+            job.wants = False
             job.tokens += 1
             self._placing.use(machine, 1)
             if not has_slot:
                 self._probe_at[machine] = self._loop.now() + PROBE_S
             job.send(protocol.Offer(job.attempt, 1, probe=not has_slot))
         else:
-            source.wait(lambda: self.want(job))
+            source.wait(lambda: self._serve(job))
 
     def _may_probe(self, machine: Machine) -> bool:
         if machine.free != 0 or machine.kept_for is not None or not self._others_idle(machine):
@@ -79,14 +87,18 @@ class TokenDesk:
         if count and job.token_source is not None:
             job.token_source.give(count)
 
-    def credited(self, job: Job, count: int) -> None:
+    def credited(self, job: Job, count: int) -> bool:
         """`count` of the job's slots are free: its recipes wait for jobs elsewhere. They may all want them
         back at once: then the machine bears more than it has slots, and takes nothing until that is over.
+
+        Returns: whether that is news.
         """
         count = min(count, job.state.taken + job.tokens)
-        if job.link is not None and job.link.placement is not None:
-            self._placing.use(job.link.placement.machine, job.credit - count)
-            job.credit = count
+        if count == job.credit or job.link is None or job.link.placement is None:
+            return False
+        self._placing.use(job.link.placement.machine, job.credit - count)
+        job.credit = count
+        return True
 
     def wants_on(self, machine: Machine) -> bool:
         """Could a make on the machine use a token for which it has no slot?"""
@@ -99,6 +111,7 @@ class TokenDesk:
         """The job's make is gone: all that it had is free."""
         self.credited(job, 0)
         self.returned(job, job.tokens)
+        job.wants = False
         if job in self._wanting:
             self._wanting.remove(job)
 
@@ -106,7 +119,7 @@ class TokenDesk:
         """Slots or tokens have become free: try again for those that wait."""
         waiting, self._wanting = self._wanting, []
         for job in waiting:
-            self.want(job)
+            self._serve(job)
 
     def recall_for_waiting(self, running: Iterable[Job]) -> None:
         """Jobs wait while makes have tokens beyond their first recipe: ask back as many as jobs wait."""

@@ -94,4 +94,4 @@ def _write(data: bytes) -> None:
 
 def plain(text: str) -> str:
     """Text from a host or a makefile for a line of ours: nothing that plays with a terminal, not too long."""
-    return "".join(c if c.isprintable() else "?" for c in text)[:LONGEST]
+    return "".join(c if c.isprintable() else "?" for c in text[:LONGEST])

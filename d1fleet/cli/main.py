@@ -194,7 +194,7 @@ cli.add_command(simulate)
     epilog="Without hosts and inventory, this machine is the fleet. Hosts that are away are tried again, "
     "and those that the inventory gains join. Exit codes are make's own; 80 to 99 are d1fleet's. "
     "Settings also come from the environment (D1FLEET_HOSTS, D1FLEET_INVENTORY, "
-    "D1FLEET_PROJECT, D1MAKE_*) and from d1fleet.yml.",
+    "D1FLEET_PROJECT, D1FLEET_TRUST_HOSTS, D1MAKE_*) and from d1fleet.yml.",
 )
 @click.option("--hosts", metavar="HOSTS", help="[user@]host[:port][/slots], by blanks or commas; `:` is us.")
 @click.option("--inventory", metavar="PATH", multiple=True, help="Ansible inventory: a file or a folder.")
@@ -221,6 +221,12 @@ cli.add_command(simulate)
     default=None,
     help="At the end list each sub-make with its folder, host and seconds, and what became of each host; "
     "or say nothing of where they ran.",
+)
+@click.option(
+    "--trust-hosts/--no-trust-hosts",
+    "trust_hosts",
+    default=None,
+    help="What jobs on other machines call may run on this one too, where it is a host of the build (no).",
 )
 @click.option("--strict", is_flag=True, default=None, help="No host for a sub-make is an error.")
 @click.option("--lease", "lease_s", metavar="S", help="Seconds that a host may go on unheard (10).")

@@ -67,6 +67,7 @@ _LIMITS = st.lists(st.tuples(st.integers(0, 63), _INTS), max_size=3).map(
 )
 _ARGV = st.lists(_PATHS, min_size=1, max_size=5).map(protocol.pack_block)
 _RANGES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "Hello": {"slots": _COUNTS, "cpus": _COUNTS},
     "Welcome": {
         "slots": _COUNTS,
         "nice": st.integers(0, 19),

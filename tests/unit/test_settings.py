@@ -263,6 +263,22 @@ def test_a_file_that_is_no_text(place: Place) -> None:
         place.load()
 
 
+@pytest.mark.parametrize(
+    ("text", "found"), [("1", True), ("True", True), ("yes", True), ("0", False), ("no", False), ("", False)]
+)
+def test_hosts_are_trusted_by_the_environment(place: Place, text: str, found: bool) -> None:
+    place.environ["D1FLEET_TRUST_HOSTS"] = text
+    assert place.load().trust_hosts is found
+    assert place.load(trust_hosts=True).trust_hosts
+    assert not place.load(trust_hosts=False).trust_hosts
+
+
+def test_a_doubtful_word_trusts_nobody(place: Place) -> None:
+    place.environ["D1FLEET_TRUST_HOSTS"] = "alder"
+    with pytest.raises(UsageError, match="D1FLEET_TRUST_HOSTS is 'alder'"):
+        place.load()
+
+
 def test_an_empty_file_says_nothing(place: Place) -> None:
     place.user_file.write_text("# nothing yet\n")
     assert place.load() == Settings()
@@ -274,7 +290,7 @@ def test_all_settings_can_stand_in_a_file(place: Place) -> None:
         " keep_environment: [A],"
         " ssh_config: /dev/../etc/passwd, ssh_options: [-p, '22'], heartbeat_s: 1, lease_s: 4, grace_s: 2.5,"
         " connect_timeout_s: 5,"
-        " policy: d1make, strict: true, record: /r, summary: false, local_slots: 6}"
+        " policy: d1make, strict: true, trust_hosts: true, record: /r, summary: false, local_slots: 6}"
     )
     assert place.load() == Settings(
         hosts=(Host("a"), Host("b", slots=2)),
@@ -292,6 +308,7 @@ def test_all_settings_can_stand_in_a_file(place: Place) -> None:
         connect_timeout_s=5.0,
         policy="d1make",
         strict=True,
+        trust_hosts=True,
         record="/r",
         summary=False,
         local_slots=6,
