@@ -53,6 +53,7 @@ PARTS = (
     Part("trees-debian", ("-m", "", "tests/trees/test_trees.py", "-k", "debian")),
     Part("packages-debian", ("-m", "", "tests/packages/test_debian_packages.py")),
     Part("command", ("-m", "", "tests/command")),
+    Part("depth", ("-m", "", "tests/depth")),
     Part(
         "kill-events-pipes", ("-m", "", "tests/kill/test_events.py", "-k", "not ssh and not killed_clients")
     ),

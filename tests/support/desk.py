@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,12 @@ from d1fleet import protocol
 from d1fleet.askers import Send
 from d1fleet.coordinator import Coordinator
 from d1fleet.environment import TravellingEnvironment
+from d1fleet.experience import Experience
+from d1fleet.history import History
 from d1fleet.hostlink import HostLink
 from d1fleet.job import Job
 from d1fleet.jobserver import TokenPool, TokenSource
+from d1fleet.machines import Machine
 from d1fleet.model import Host
 from d1fleet.policy import Policy
 from d1fleet.protocol import Decoder, Message, encode
@@ -77,6 +80,12 @@ class Waiting:
         self.answers.append((verb, value))
 
 
+class _Forgetful(Experience):
+    """The user's own history is not for tests."""
+
+    def keep(self, machines: Mapping[str, Machine]) -> None: ...
+
+
 class Desk:
     """A build at a desk, its hosts connected one by one.
 
@@ -101,6 +110,8 @@ class Desk:
             (environment, environment),
             self.record,
         )
+        forgetful = _Forgetful(folder.name, self.tree, History())
+        self.coordinator._experience = self.coordinator.hosts._experience = forgetful
         self.logins = FakeLogins()
         self.coordinator.hosts.begin(self.logins)
         self.channels: dict[str, FakeChannel] = {}

@@ -112,6 +112,21 @@ def test_wait_calls_once_when_there_is_one(server: Server, loop: Loop) -> None:
     assert server.pool() == b"++"
 
 
+def test_all_who_wait_are_called(server: Server, loop: Loop) -> None:
+    """A job and what it calls on hosts wait at the same client."""
+    client = server.client()
+    calls: list[str] = []
+    for name in ("first", "second"):
+        client.wait(lambda name=name: calls.append(name))  # type: ignore[misc]
+    server.put(b"+")
+    loop.run_once(5)
+    assert calls == ["first", "second"]
+    client.close()
+    client.wait(lambda: calls.append("late"))
+    assert not client.take()
+    assert server.pool() == b"+"
+
+
 def test_makes_own_ends_stay_blocking(server: Server) -> None:
     client = server.client()
     assert not client.take()

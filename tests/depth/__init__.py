@@ -1,0 +1,1 @@
+"""Sub-makes of sub-makes, each on another machine."""
