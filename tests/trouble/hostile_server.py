@@ -1,13 +1,14 @@
 """A d1make server that means ill: run in place of a host's Python, it speaks the protocol as far as it likes.
 
 Usage: hostile_server.py FOLDER HOW. It wants FOLDER/evil to be made on another machine, and notes its answers
-in FOLDER/answers.
+in FOLDER/answers. HOW is `asks`, `late`: it asks when others have made two files, or `endless`: it writes.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def main(folder: Path, how: str) -> None:
             if how == "endless":
                 while True:
                     write(protocol.Data(run.attempt, 1, False, b"x" * protocol.OUTPUT_CHUNK))
+            while how == "late" and len(list(folder.glob("tree/made-*"))) < 2:
+                time.sleep(0.01)  # until our machine has room
             evil = f"--eval=$(shell touch {folder}/evil)"
             argv = protocol.pack_block([b"make", evil.encode(), b"-f", b"/dev/null"])
             for _ in range(ASKED):

@@ -28,7 +28,7 @@ def fleet(folder: Path, sshd: LoopbackSshd, how: str, times: Times) -> Fleet:
     python.chmod(stat.S_IRWXU)
     hosts: dict[str, dict[str, object]] = {
         "a": {"ansible_python_interpreter": str(python)},
-        "here": {"d1fleet_transport": "local", "d1fleet_slots": 4},
+        "here": {"d1fleet_transport": "local", "d1fleet_slots": 2},
     }
     return Fleet(folder, hosts, sshd, times)
 
@@ -42,7 +42,7 @@ def build(folder: Path, found: Fleet, *own: str, subs: int = 8) -> subprocess.Co
     (tree / "Makefile").write_text(
         f"all: {names}\nup: ; @{up}\n{names}: up ; @$(MAKE) -s --no-print-directory -f sub.mk $@\n"
     )
-    (tree / "sub.mk").write_text("%: ; @sleep 0.2; echo done\n")
+    (tree / "sub.mk").write_text("%: ; @sleep 0.2; touch made-$@; echo done\n")
     return subprocess.run(
         found.command("-k", "-j6", record=record, own=own),
         cwd=tree,
@@ -65,8 +65,8 @@ def test_it_asks_for_our_machine(tmp_path: Path, sshd: LoopbackSshd) -> None:
 
 
 def test_it_is_trusted(tmp_path: Path, sshd: LoopbackSshd) -> None:
-    """The test above would see it: where the user allows it, and a slot is free, our machine does as asked."""
-    end = build(tmp_path, fleet(tmp_path, sshd, "asks", DEFAULTS), "--trust-hosts", subs=2)
+    """The test above would see it: where the user allows it and a slot is free, our machine does as asked."""
+    end = build(tmp_path, fleet(tmp_path, sshd, "late", DEFAULTS), "--trust-hosts", subs=3)
     assert end.returncode == 0, end.stderr
     answers = ast.literal_eval((tmp_path / "answers").read_text())
     assert answers["Placed"] == answers["Exit"] > 0
