@@ -1,4 +1,4 @@
-"""The file in the user's cache that keeps what builds taught."""
+"""The file in the user's state folder that keeps what builds taught."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from . import words
 from .errors import RuntimeFolderError
-from .folders import cache_folder
 from .history import DamagedHistoryError, History
+from .runtime import state_folder
 
 _LOCK_S = 2.0
 """Another build writes for some milliseconds; one that is stopped meanwhile shall not stop us."""
@@ -47,7 +47,7 @@ def save_history(history: History) -> None:
 
 
 def _path() -> Path:
-    return cache_folder("history") / "jobs"
+    return state_folder("history") / "jobs"
 
 
 def _read(path: Path) -> History:

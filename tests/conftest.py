@@ -37,6 +37,12 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
 
 
+@pytest.fixture(autouse=True)
+def no_history() -> None:
+    """What one test's build took must not decide where another's runs."""
+    shutil.rmtree(os.path.join(os.environ["XDG_STATE_HOME"], "d1fleet", "history"), ignore_errors=True)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("containers") and not item.get_closest_marker("timeout"):

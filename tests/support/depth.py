@@ -51,7 +51,7 @@ class Depth:
         self.record = self.folder / "record"
         self.fleet: Fleet = separate_machines(self.folder, dict.fromkeys(NAMES, 1))
         self._cache = self.folder.parent / "cache-of-depth"  # one for all tests: the shim is compiled once
-        self.fleet.variables = {"XDG_CACHE_HOME": str(self._cache), "LC_ALL": "C.UTF-8"}
+        self.fleet.variables = {"XDG_STATE_HOME": str(self._cache), "LC_ALL": "C.UTF-8"}
         for name, host in self.fleet.hosts.items():
             assert isinstance(host, dict)
             host["d1fleet_server_setup"] = f"STAMP_HOST={name} {self.setups.get(name, '')}"

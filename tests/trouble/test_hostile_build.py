@@ -31,7 +31,7 @@ def fleet(folder: Path, sshd: LoopbackSshd, how: str, times: Times) -> Fleet:
         "here": {"d1fleet_transport": "local", "d1fleet_slots": 2},
     }
     # No history: it would know that what is asked for is too short to be moved.
-    return Fleet(folder, hosts, sshd, times, {"XDG_CACHE_HOME": str(folder / "cache")})
+    return Fleet(folder, hosts, sshd, times, {"XDG_STATE_HOME": str(folder / "cache")})
 
 
 def build(folder: Path, found: Fleet, *own: str, subs: int = 8) -> subprocess.CompletedProcess[str]:

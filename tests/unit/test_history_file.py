@@ -19,7 +19,7 @@ OTHER = job_key("p", b"/tree", b"/tree/b", [b"all"])
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     return tmp_path / "d1fleet" / "history" / "jobs"
 
 
@@ -81,7 +81,7 @@ def test_a_cache_that_cannot_be_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     _learn(KEY)
     said = capfd.readouterr().err
     assert "is not used" in said and "is not kept" in said

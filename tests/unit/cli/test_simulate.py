@@ -60,7 +60,7 @@ def test_made_up_builds_by_all_policies(
 def test_the_hosts_of_an_inventory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     inventory = tmp_path / "hosts.yml"
     inventory.write_text('{"all": {"hosts": {"a": {"d1fleet_slots": 3}, "b": {}}}}')
     words = ["--inventory", str(inventory), "--family", "uniform", "--jobs-a-slot", "1"]
