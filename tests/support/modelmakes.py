@@ -268,7 +268,7 @@ class RunningMake:
             auth = b" --jobserver-auth=fifo:" + os.fsencode(self.channel.path)
         elif self.channel is not None:
             auth, fds = b" --jobserver-auth=3,4", (os.dup(self._read_fd), os.dup(self._write_fd))
-        jobs = b" -j%d" % self._world.plan.jobs if self._world.plan.jobs else b" -j"
+        jobs = b" -j%d" % self._world.plan.jobs
         argv = [b"make", b"all"] + ([b"-j%d" % called.own_jobs] if called.own_jobs else [])
         return ShimRequest(
             protocol.pack_block(argv),

@@ -47,10 +47,9 @@ class Checker:
         assert top is not None
         given = sum(job.tokens for job in world.coordinator._attempts.values())
         self.seen["tokens"] += given > 0
-        if jobs:
-            assert top.pool._tokens is not None and top.pool._tokens >= 0
-            assert top.pool._tokens + given + top.tokens.total == jobs - 1, "tokens"
-            assert world.top.runs <= jobs, "the fleet runs more than -j"
+        assert top.pool._tokens is not None and top.pool._tokens >= 0
+        assert top.pool._tokens + given + top.tokens.total == jobs - 1, "tokens"
+        assert world.top.runs <= jobs, "the fleet runs more than -j"
 
     def _accounts(self, world: World) -> None:
         """A machine's account is that of its jobs; beyond its slots it grows by a probe or by credits that
