@@ -45,6 +45,7 @@ class Fleet:
             link=SimpleNamespace(placement=self.hosts[host]),
             token_source=self.pool,
             tokens_from=None,
+            wants=False,
             phase=Phase.RUNNING,
             attempt=2,
             state=state,
