@@ -83,6 +83,8 @@ class Job:
         """What placement knows of it."""
         self.tokens = 0
         """Further tokens that its make has."""
+        self.tokens_from: TokenSource | None = None
+        """Who gave them, and gets them back: also when the job that this one came from has ended before."""
         self.credit = 0
         """Slots of all these that are free for others, because recipes wait for its children."""
         self.recalls = 0

@@ -122,9 +122,12 @@ def _arguments(argv: tuple[bytes, ...]) -> Arguments:
 def without_jobs(argv: Sequence[bytes]) -> list[bytes]:
     """argv without any -j."""
     words = list(argv)
-    for option in reversed(arguments(argv).options):
+    options = arguments(argv).options
+    for option in reversed(options):
         if option.name == b"j":
             kept = words[option.first][: option.offset] if option.offset > 1 else b""
+            if not kept and any(each.name == b"l" and each.last == option.first - 1 for each in options):
+                kept = b"-"  # make ignores it; a -l without a number would take what follows for its own
             words[option.first : option.last + 1] = [kept] if kept else []
     return words
 

@@ -120,6 +120,8 @@ class Scheduler:
         former = self._hosts.get(host.name)
         if former is not None:
             former.machine.names.remove(former)
+            # Notes of the former one are in heaps still, and must not be equal to new ones.
+            host.version = max(host.version, former.version)
         self._hosts[host.name] = host
         host.machine.names.append(host)
         host.up = True

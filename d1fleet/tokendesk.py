@@ -56,6 +56,7 @@ class TokenDesk:
         elif source.take():
             job.wants = False
             job.tokens += 1
+            job.tokens_from = source
             self._placing.use(machine, 1)
             if not has_slot:
                 self._probe_at[machine] = self._loop.now() + PROBE_S
@@ -84,8 +85,8 @@ class TokenDesk:
         if job.link is not None and job.link.placement is not None:
             self._placing.use(job.link.placement.machine, -count)
         self.credited(job, min(job.credit, job.state.taken + job.tokens))
-        if count and job.token_source is not None:
-            job.token_source.give(count)
+        if count and job.tokens_from is not None:
+            job.tokens_from.give(count)
 
     def credited(self, job: Job, count: int) -> bool:
         """`count` of the job's slots are free: its recipes wait for jobs elsewhere. They may all want them

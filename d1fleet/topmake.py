@@ -119,6 +119,11 @@ class TopMake:
         return self.machine.free >= 0 and waited_s >= self._probe_after_s and self._hosts_idle()
 
     def take_slot(self, force: bool) -> bool:
+        """A slot for what a token is offered for. The first recipe has no lock, so the account counts too:
+        without it, the token of a probe would start one plain recipe after the other.
+        """
+        if not force and self.machine.free < 0:
+            return False
         return self._locks is None or self._locks.take(force)
 
     def give_slot(self) -> None:
@@ -177,8 +182,9 @@ class TopMake:
             return
         if self._locks is not None:
             self._locks.settle()
-        # An offer that make leaves alone keeps a token and a slot from others.
-        wanted = self.pool.short or self._job_wants_slot() or self._make_wants_slot()
+        # An offer that make leaves alone keeps a token and a slot from others; a job that was placed on this
+        # machine and waits for that very slot shows only in the account.
+        wanted = self.pool.short or self._job_wants_slot() or self._make_wants_slot() or self.machine.free < 0
         self.tokens.tick(patient=not wanted)
         self.serve()
         self.loop.call_later(TOKEN_TICK_S, self._tick)

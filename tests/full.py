@@ -62,6 +62,7 @@ PARTS = (
     Part("kill-hosts", ("-m", "", "tests/kill/test_hosts.py", "-k", "not openssh")),
     Part("kill-hosts-openssh", ("-m", "", "tests/kill/test_hosts.py", "-k", "openssh")),
     Part("transport", ("-m", "full", "tests/unit/transport")),
+    Part("schedules", ("-m", "full", "tests/unit/test_schedules.py")),
     Part("placement", ("-m", "full", "tests/unit/test_simulator.py")),
     Part("kill-left", ("-m", "", "tests/kill/test_left.py")),
     Part("kill-stop", ("-m", "", "tests/kill/test_stop.py")),

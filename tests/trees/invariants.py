@@ -6,7 +6,7 @@ Only plain recipes stamp in made-up trees: one that waits for a sub-make is not 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -65,7 +65,11 @@ def _above(job: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> set[int
 
 
 def violations(
-    trace: Sequence[Ran], slots: Mapping[str, int], jobs: int, extra: Mapping[str, Extra] | None = None
+    trace: Sequence[Ran],
+    slots: Mapping[str, int],
+    jobs: int,
+    extra: Mapping[str, Extra] | None = None,
+    together: Sequence[Collection[str]] = (),
 ) -> list[str]:
     """Recipes that should not have started when they did: one line each; none in a good build.
 
@@ -76,25 +80,46 @@ def violations(
         slots: of each host by the name that it stamps with; the coordinator's machine is one.
         jobs: N of -jN.
         extra: of `credits_of`.
+        together: names of makes that one recipe has in its background at the same time, recipe by recipe. It
+            has one right, or one token, for all of them, and each of them runs a recipe by that: under plain
+            make, too. So as many of them as run anything count as one.
     """
     strangers = {ran.host for ran in trace} - slots.keys()
     found = [f"recipes ran on {host}, which is no host of this build" for host in sorted(strangers)]
-    found += _beyond("the fleet", trace, jobs, ())
+    found += _beyond("the fleet", trace, jobs, (), together)
     for host, count in slots.items():
         there = [ran for ran in trace if ran.host == host]
-        found += _beyond(host, there, count, (extra or {}).get(host, ()))
+        found += _beyond(host, there, count, (extra or {}).get(host, ()), together)
     return found
 
 
-def _beyond(who: str, trace: Sequence[Ran], limit: int, extra: Extra) -> list[str]:
+def _beyond(
+    who: str, trace: Sequence[Ran], limit: int, extra: Extra, together: Sequence[Collection[str]]
+) -> list[str]:
     running = at_once(trace)
     found = []
     for ran in trace:
         # One that was killed is in no count of what runs: nobody knows until when.
         number = _value(running, ran.start_s) + (ran.end_s is None)
         allowed = limit + _value(extra, ran.start_s)
+        if number > allowed and together:
+            allowed += _share_one(trace, ran.start_s, together)
         if number > allowed:
             found.append(f"{who}: {ran.target} is number {number} of {allowed} at {ran.start_s:.4f} s")
+    return found
+
+
+def _share_one(trace: Sequence[Ran], when_s: float, together: Sequence[Collection[str]]) -> int:
+    """How many makes run by a right that another one uses as well."""
+    running = {
+        ran.target.rpartition("-")[0]
+        for ran in trace
+        if ran.start_s <= when_s and (ran.end_s is None or when_s < ran.end_s)
+    }
+    found = 0
+    for group in together:
+        active = [name for name in group if any(f"{make}.".startswith(f"{name}.") for make in running)]
+        found += max(0, len(active) - 1)
     return found
 
 

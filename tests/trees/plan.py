@@ -46,6 +46,12 @@ def makes(make: Make) -> Iterator[Make]:
                 yield from makes(each)
 
 
+def together(make: Make) -> list[frozenset[str]]:
+    """The names of those that one recipe calls side by side, recipe by recipe."""
+    groups = [group for each in makes(make) for step in each.steps for group in step.calls]
+    return [frozenset(each.name for each in group) for group in groups if len(group) > 1]
+
+
 def work_s(make: Make) -> float:
     """The time of all recipes together."""
     return sum(step.own_s for each in makes(make) for step in each.steps)

@@ -166,6 +166,17 @@ def test_credits_allow_more_until_they_end() -> None:
     assert len(violations(late, SLOTS, 3, extra)) == 1
 
 
+def test_makes_in_the_background_of_one_recipe_share_its_right() -> None:
+    groups = [frozenset({"top.0", "top.1"})]
+    pair = [ran("top.0-0", 0, 5, "g"), ran("top.1.0-0", 1, 5, "g")]
+    assert violations(pair, SLOTS, 3, None, groups) == []
+    assert len(violations(pair, SLOTS, 3)) == 1
+    more = [*pair, ran("top.1-1", 2, 5, "g")]  # which needs a token
+    assert violations(more, SLOTS, 3, None, groups) == ["g: top.1-1 is number 3 of 2 at 2.0000 s"]
+    apart = [ran("top.0-0", 0, 1, "g"), *(ran(f"top.1-{number}", 1, 5, "g") for number in range(2))]
+    assert len(violations(apart, SLOTS, 3, None, groups)) == 2
+
+
 def job(
     number: int, parent: int | None, asked_from: str | None, host: str, placed_s: float, ran_s: float
 ) -> dict[str, object]:

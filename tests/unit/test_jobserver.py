@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from d1fleet.jobserver import JobserverClient, TokenPool
 from d1fleet.loop import Loop
@@ -187,4 +190,68 @@ def test_unlimited() -> None:
     source.wait(lambda: calls.append(1))
     source.give(7)
     source.close()
+    assert calls == [1]
+
+
+class Waiting(RuleBasedStateMachine):
+    """Some who want a token now and then: who wants one and finds none joins the line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = 3
+        self.pool = TokenPool(self.tokens)
+        self.line: list[tuple[int, bool]] = []
+        """Who waits, and whether it still has use for a token."""
+        self.held = 0
+        self.number = 0
+
+    def _wait(self, number: int, wants: bool) -> None:
+        def called() -> None:
+            assert self.line.pop(0) == (number, wants)  # first come, first served
+            if wants and self.pool.take():
+                self.held += 1
+            elif wants:
+                self._wait(number, wants)
+
+        self.line.append((number, wants))
+        self.pool.wait(called)
+
+    @rule(wants=st.booleans())
+    def want(self, wants: bool) -> None:
+        """`wants` False: by the time that there is one, it has no use for it any more."""
+        self.number += 1
+        if self.pool.take():
+            self.held += 1
+        else:
+            self._wait(self.number, wants)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def give(self, data: st.DataObject) -> None:
+        count = data.draw(st.integers(1, self.held))
+        self.held -= count
+        self.pool.give(count)
+
+    @invariant()
+    def nobody_waits_while_there_are_tokens(self) -> None:
+        assert self.held <= self.tokens
+        assert not self.line or self.held == self.tokens
+        assert self.pool.short == bool(self.line)
+
+
+Waiting.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+test_waiting = Waiting.TestCase
+
+
+def test_in_a_pool_nobody_is_asked_twice_for_one_token() -> None:
+    """Who joins the line again from within its turn has its next turn with the next token."""
+    pool = TokenPool(0)
+    calls: list[int] = []
+
+    def called() -> None:
+        calls.append(1)
+        pool.wait(called)
+
+    pool.wait(called)
+    pool.give(1)
     assert calls == [1]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import strategies as st
 
 from d1fleet import makeflags
-from d1fleet.makeargs import arguments
+from d1fleet.makeargs import arguments, without_jobs
 from d1fleet.makeflags import Jobserver
 from tests.support.debsource import SourceUnavailable
 from tests.support.make44 import real_make
@@ -196,3 +196,111 @@ def test_with_jobs_sets_them_and_nothing_else(
         return [each for each in kept if each[0] not in (b"j", b"jobserver-auth", b"jobserver-fds")]
 
     assert others(flags) == others(old)
+
+
+# -- the build's own make, under our jobserver --------------------------------------------------------
+
+_JOBS = st.sampled_from(
+    [
+        ["-j"],
+        ["-j3"],
+        ["-j", "3"],
+        ["-kj3"],
+        ["-kj", "3"],
+        ["--jobs"],
+        ["--jobs=3"],
+        ["--jobs", "3"],
+        ["-j12"],
+    ]
+)
+_OTHERS = st.sampled_from(
+    [
+        ["-k"], ["-ks"], ["-C", "sub"], ["-Csub"], ["-C", "-j4"], ["-f", "j"], ["-l"], ["-l", "2.5"], ["-kl"],
+        ["-O"], ["-Oline"], ["--load-average"], ["--no-print-directory"], ["all"], ["3"], ["2x"],
+        ["CFLAGS=-j4"], ["a b"], ["-"], [""], ["--eval", "x:=-j2"], ["-W", "3"],
+    ]
+)  # fmt: skip
+_ARGV = st.builds(
+    lambda parts, rest: [b"make", *(word.encode() for part in parts for word in part), *rest],
+    st.lists(st.one_of(_OTHERS, _JOBS), max_size=6),
+    st.sampled_from([[], [], [b"--", b"-j4", b"all"]]),
+)
+
+
+def _meaning(argv: list[bytes]) -> tuple[Any, ...]:
+    """What make makes of it, without -j."""
+    read = arguments(argv)
+    options = [(option.name, option.value) for option in read.options if option.name != b"j"]
+    return options, read.goals, read.variables, read.end is None
+
+
+@hypothesis.given(_ARGV)
+@hypothesis.example([b"make", b"-l", b"-j2", b"3"])
+def test_argv_without_jobs_means_the_same_in_all_else(argv: list[bytes]) -> None:
+    without = without_jobs(argv)
+    assert makeflags.argv_jobs(without) is None
+    assert _meaning(without) == _meaning(argv)
+    assert without_jobs(without) == without
+
+
+_FLAGS = st.builds(
+    lambda letters, words, overrides: " ".join([letters, *words]) + (f" -- {overrides}" if overrides else ""),
+    st.sampled_from(["", "k", "ks", "rR"]),
+    st.lists(
+        st.sampled_from(["-j4", "-j", "-l2", "--no-print-directory", "-Isome\\ where", "-Otarget"]),
+        max_size=4,
+    ),
+    st.sampled_from(["", "CFLAGS=-j4", "A=a\\ b B=$$x", "X=--jobserver-auth=9,9"]),
+)
+
+
+@hypothesis.given(_FLAGS, _FLAGS, _ARGV, st.sampled_from([None, b"/run/a b/fifo"]))
+def test_our_jobserver_takes_the_place_of_jobs_and_of_nothing_else(
+    text: str, gnu: str, argv: list[bytes], fifo: bytes | None
+) -> None:
+    env = {b"MAKEFLAGS": text.encode(), b"GNUMAKEFLAGS": gnu.encode(), b"OTHER": b"-j4"}
+    own = makeflags.top_make(argv, env)
+    said = [
+        makeflags.parse(gnu.encode()).jobs,
+        makeflags.parse(text.encode()).jobs,
+        makeflags.argv_jobs(argv),
+    ]
+    jobs = [each for each in said if each is not None]
+    sound = arguments(argv).jobs_are_sound  # an empty word behind -j is none for make
+    assert (own is None) == (not jobs or jobs[-1] in (0, 1) or not sound)
+    if own is None:
+        return
+    assert own.jobs == jobs[-1]
+    found = own.environment(fds=None if fifo else (3, 4), fifo=fifo)
+    assert found.keys() == {b"MAKEFLAGS", b"GNUMAKEFLAGS"}
+    flags, before = makeflags.parse(found[b"MAKEFLAGS"]), makeflags.parse(text.encode())
+    assert flags.jobs == jobs[-1] and flags.overrides == before.overrides
+    assert (flags.fifo, flags.fds) == ((fifo, None) if fifo else (None, (3, 4)))
+    assert makeflags.parse(found[b"GNUMAKEFLAGS"]).jobs is None
+    for name, given in ((b"MAKEFLAGS", text), (b"GNUMAKEFLAGS", gnu)):
+        ours = (b"j", b"jobserver-auth")
+        options = [
+            (o.name, o.value) for o in makeflags.parse(found[name]).arguments.options if o.name not in ours
+        ]
+        assert options == [
+            (o.name, o.value) for o in makeflags.parse(given.encode()).arguments.options if o.name != b"j"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("argv", "makeflags_text"),
+    [
+        (["-j1"], ""),
+        (["-j"], ""),
+        ([], ""),
+        (["-j4"], "--jobserver-auth=3,4"),
+        (["-j0"], ""),
+        (["-jx"], ""),
+        ([], " -jx -- A=1"),
+    ],
+)
+def test_makes_that_are_not_served(argv: list[str], makeflags_text: str) -> None:
+    """Serial, without a bound, below another make, or with a -j that make will complain of."""
+    assert (
+        makeflags.top_make([b"make", *map(str.encode, argv)], {b"MAKEFLAGS": makeflags_text.encode()}) is None
+    )

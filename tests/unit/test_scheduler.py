@@ -342,6 +342,20 @@ def test_a_drained_host_gets_no_more_and_can_return() -> None:
     assert fleet.dispatch() == [(1, "h0")]
 
 
+def test_a_host_that_returns_is_not_taken_for_its_former_self() -> None:
+    """What was noted of the former one lies in heaps still, and is equal in all that they go by."""
+    machine = Machine(2)
+    fleet = Fleet(machine)
+    fleet.ask()
+    fleet.dispatch()
+    fleet.scheduler.leave(fleet.hosts[0])
+    machine.used = 0
+    for _ in range(3):
+        fleet.scheduler.join(HostState("h0", machine, 0, groups=TREE), fleet.now)
+    fleet.ask()
+    assert fleet.dispatch() == [(1, "h0")]
+
+
 def test_a_host_that_was_lost_returns_as_another_object() -> None:
     machine = Machine(1)
     fleet = Fleet(machine)

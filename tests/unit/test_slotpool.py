@@ -34,6 +34,15 @@ class Lending(RuleBasedStateMachine):
         assert started == (free > owed)
         self.recipes += started
 
+    @rule()
+    def start_by_force(self) -> None:
+        """A probe: what has no slot is debt like any other, and is paid first."""
+        free = SLOTS - self.pool.held - len(self.theirs)
+        owed = self.pool.debt
+        assert self.pool.take(force=True)
+        self.recipes += 1
+        assert self.pool.debt == max(0, owed + 1 - free)
+
     @precondition(lambda self: self.recipes > self.waiting)
     @rule()
     def end(self) -> None:
