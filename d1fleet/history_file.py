@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import tempfile
@@ -43,7 +44,8 @@ def save_history(history: History) -> None:
                 there = History()
             _write(path, there.with_new_of(history))
     except (OSError, RuntimeFolderError) as error:
-        words.say(f"what this build taught is not kept: {error}")
+        if getattr(error, "errno", 0) != errno.EFBIG:  # the user's own limit (ulimit -f)
+            words.say(f"what this build taught is not kept: {error}")
 
 
 def _path() -> Path:

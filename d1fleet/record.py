@@ -7,6 +7,7 @@ test holds both together.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -171,7 +172,9 @@ class Record:
             sink.file.write(text)
             sink.file.flush()
         except OSError as error:
-            words.say(f"the record {sink.name} ends here, the build goes on: {error.strerror}")
+            # What was not asked for need not speak of the user's own limit (ulimit -f).
+            if sink.most_bytes is None or error.errno != errno.EFBIG:
+                words.say(f"the record {sink.name} ends here, the build goes on: {error.strerror}")
             self._close(sink)
 
     def _close(self, sink: _Sink) -> None:

@@ -6,6 +6,9 @@ import ast
 import json
 import os
 import re
+import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +162,20 @@ def test_the_code_writes_what_the_table_has() -> None:
             assert fields <= EVENTS[event].keys(), f"{file}:{line}"
             if event != "end":  # which has its fields from a dictionary
                 assert EVENTS[event].keys() - {"at_s"} <= fields, f"{file}:{line}"
+
+
+def test_the_users_own_limit_is_no_news_for_what_was_not_asked_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+
+    code = (
+        "import sys; from d1fleet.record import Record; r = Record(None); p = sys.argv[1];"
+        "r.keep(open(p, 'w'), p); [r.write(event='end') for _ in range(9)]; print(r.wanted); r.close()"
+    )
+    command = [sys.executable, "-B", "-c", code, str(tmp_path / "kept")]
+    done = subprocess.run(
+        command, preexec_fn=limited, capture_output=True, text=True, check=True, cwd=ROOT.parent
+    )
+    assert (done.stdout, done.stderr) == ("False\n", "")
