@@ -89,8 +89,8 @@ def test_work_takes_its_time(tmp_path: Path, stamp_program: Path, how: str) -> N
     argv = [str(stamp_program), "work", "name", "out", "0.05", how, "0"]
     subprocess.run(argv, cwd=tmp_path, env={"STAMP_LOG": str(log)}, check=True)
     (ran,) = read(log)
-    assert ran.length_s >= 0.05 and (tmp_path / "out").read_text() == "name\n"
-    assert (ran.cpu_s or 0) >= 0.049 or how == "sleep"
+    assert ran.length_s >= 0.049 and (tmp_path / "out").read_text() == "name\n"
+    assert (ran.cpu_s or 0) >= 0.049 or how == "sleep"  # two clocks, which do not quite agree
 
 
 def test_work_that_is_killed_has_a_start_alone(tmp_path: Path, stamp_program: Path) -> None:

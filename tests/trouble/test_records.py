@@ -69,7 +69,7 @@ def test_what_is_kept_is_told(place: Place) -> None:
     story = place.why("one")
     assert (story["outcome"], story["reason"], story["explanation"] != "") == ("ended well", "soonest", True)
     assert story["asked_s"] <= story["placed_s"] <= story["ended_s"] < LIMIT_S
-    assert "because no other host had room then." in place.run("why", "one").stdout
+    assert "because it would have ended it first." in place.run("why", "one").stdout
 
 
 def test_what_a_build_writes_is_what_the_contract_has(place: Place) -> None:
