@@ -12,6 +12,7 @@ import os
 import pkgutil
 import platform
 import re
+import resource
 import shutil
 import stat
 import subprocess
@@ -51,6 +52,9 @@ def install_shim(cache_dir: Path, target_dir: Path) -> Path:
             executed.
     """
     kind = os.environ.get("D1FLEET_SHIM_KIND", "")
+    # The user's soft limit (ulimit -Sf) is for the build, not for our program.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     try:
         for folder in (cache_dir, target_dir):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -70,6 +74,8 @@ def install_shim(cache_dir: Path, target_dir: Path) -> Path:
             f"cannot place the shim in {target_dir}: {exc}",
             mend="free some space there, or set XDG_CACHE_HOME",
         ) from exc
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     if not os.access(target_dir / "make", os.X_OK):
         raise ToolError(
             f"nothing can be executed in {target_dir}", mend="name a folder on a file system without noexec"
