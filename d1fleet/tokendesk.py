@@ -31,6 +31,8 @@ class TokenDesk:
         self._others_idle = others_idle
         self._probe_at: dict[Machine, float] = {}
         """When the next probe may be given."""
+        self._looked_after: set[Machine] = set()
+        """Machines for which a timer runs until then."""
         self._placing = placing
         self._wanting: list[Job] = []
         """Jobs whose makes could use a token that their machine had no slot for."""
@@ -69,9 +71,14 @@ class TokenDesk:
             return False
         now = self._loop.now()
         at = self._probe_at.setdefault(machine, now + PROBE_S)
-        if now < at:
-            self._loop.call_at(at, self.serve)
+        if now < at and machine not in self._looked_after:
+            self._looked_after.add(machine)
+            self._loop.call_at(at, lambda: self._look(machine))
         return now >= at
+
+    def _look(self, machine: Machine) -> None:
+        self._looked_after.discard(machine)
+        self.serve()
 
     def went(self, machine: Machine) -> None:
         """A sub-make called there has gone elsewhere: where one is there may be more."""

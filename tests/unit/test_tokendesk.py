@@ -235,3 +235,16 @@ def test_as_many_are_asked_back_as_jobs_wait() -> None:
     assert sum(isinstance(each, protocol.Recall) for each in fleet.said) == 2
     assert sum(job.recalls for job in jobs) == 2
     assert jobs[0].recalls >= 1
+
+
+def test_however_often_it_is_looked_one_timer_waits_for_the_next_probe() -> None:
+    fleet = Fleet(1)
+    fleet.idle = True
+    for _ in range(3):
+        fleet.desk.want(fleet.job())
+        fleet.hosts[0].machine.used = 1
+    for _ in range(50):
+        fleet.desk.serve()
+    assert len(fleet.due) == 1
+    fleet.passes(PROBE_S)
+    assert fleet.offers == [True]
