@@ -124,7 +124,12 @@ class TopMake:
         """
         if not force and self.machine.free < 0:
             return False
-        return self._locks is None or self._locks.take(force)
+        if self._locks is None:
+            return True
+        # This machine may be a host of the build too, which says how many slots it has: all of them are ours
+        # as well, or jobs there could hold those that we know of and wait for us to ask for more.
+        self._locks.locks.count = max(self._locks.locks.count, self.machine.slots)
+        return self._locks.take(force)
 
     def give_slot(self) -> None:
         if self._locks is not None:

@@ -14,6 +14,9 @@ from typing import Callable
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
+LONGEST_NAME = 15
+"""Characters of a program's name that the kernel keeps (proc(5), comm)."""
+
 
 def _prctl(option: int, value: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
@@ -60,6 +63,32 @@ def descendants(pid: int, spare: Collection[int] = ()) -> list[int]:
         level = [child for parent in level for child in children(parent) if child not in spare]
         found += level
     return found
+
+
+def no_recipes(pid: int, makes: Collection[str]) -> list[int]:
+    """Processes below `pid` whose parents are no makes, going by the names of these: makes see to theirs."""
+    return [
+        child
+        for parent in (pid, *descendants(pid))
+        if _name(parent) not in makes
+        for child in children(parent)
+    ]
+
+
+def _name(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return os.fsdecode(file.read().rstrip(b"\n"))
+    except OSError:
+        return ""
+
+
+def group(pid: int) -> int:
+    """Its process group; 0 when it is gone."""
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 def send(pid: int, number: int) -> None:

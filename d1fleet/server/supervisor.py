@@ -41,6 +41,12 @@ _INLINE_BYTES = 16 << 10
 _TERM_GRACE_S = 1.0
 """Time between SIGTERM and SIGKILL when the server has died: make deletes half-written targets meanwhile."""
 
+_MAKE_FIRST_S = 0.05
+"""A make hears of SIGTERM so much before what its recipes have started (a guess). It passes it on to its
+recipes itself, waits for them, and deletes what they had half written. One that had ended before make began
+to wait would be "wait: No child processes" to it, and the half-written target would stay.
+"""
+
 _DEFAULT_SIGNALS: list[int] = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
@@ -202,8 +208,12 @@ class _Child:
         self._ended = False
         self._left = False
         """Something of the make that has ended still runs."""
+        self._name = ""
+        """Of the make, as ps shows it."""
         self._until = 0.0
         """When to end everything, also if the server says nothing (it may be stopped); 0 for never."""
+        self._rest_at = 0.0
+        """When the rest of the make's processes hears of a SIGTERM that the make has had; 0 for never."""
         self._saved_limits: dict[int, tuple[int, int]] = {}
         self._own_limits: tuple[tuple[int, int], ...] = ()
         """Limits of a job that are this process's own already: nothing to set."""
@@ -224,9 +234,8 @@ class _Child:
         poll.register(self._socket.fileno(), select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         while not self._orphaned:
-            timeout_ms = None
-            if self._until:
-                timeout_ms = max(0.0, self._until - Loop.now()) * 1000 + 1
+            soonest = min((when for when in (self._until, self._rest_at) if when), default=0.0)
+            timeout_ms = max(0.0, soonest - Loop.now()) * 1000 + 1 if soonest else None
             for fd, _ in poll.poll(timeout_ms):
                 if fd == self._wake:
                     signals = os.read(self._wake, 4096)
@@ -235,6 +244,7 @@ class _Child:
                         self._orphaned = True
                 elif not self._command():
                     self._orphaned = True
+            self._terminate_rest()
             if self._until and Loop.now() >= self._until:
                 if process.children(os.getpid()):
                     process.kill_descendants()
@@ -268,8 +278,11 @@ class _Child:
             os.close(fds[0])
             self._start(blob, fds[1:])
         elif verb == TO_GROUP and self._make and not self._ended:
-            with contextlib.suppress(OSError):
-                os.killpg(self._make, value)
+            if value == signal.SIGTERM:
+                self._terminate()
+            else:
+                with contextlib.suppress(OSError):
+                    os.killpg(self._make, value)
         elif verb == KILL:
             left = process.kill_descendants(reaped=self._reaped)
             self._report(UNKILLABLE, len(left)) if left else self._report(EMPTY)
@@ -284,6 +297,19 @@ class _Child:
                     process.send(pid, number)
                 told |= new
         return True
+
+    def _terminate(self) -> None:
+        """SIGTERM to the make, and to the rest of its processes when it has had time to tell its recipes."""
+        process.send(self._make, signal.SIGTERM)
+        self._rest_at = Loop.now() + _MAKE_FIRST_S
+
+    def _terminate_rest(self) -> None:
+        if not self._rest_at or Loop.now() < self._rest_at:
+            return
+        self._rest_at = 0.0
+        for pid in process.no_recipes(os.getpid(), {self._name, "make", "gmake"}):
+            if pid != self._make and process.group(pid) == self._make:
+                process.send(pid, signal.SIGTERM)
 
     def _start(self, blob: bytes, given: list[int]) -> None:
         """Start the make that `blob` describes.
@@ -315,6 +341,8 @@ class _Child:
                         saved[number] = signal.signal(number, signal.SIG_IGN)
                 default = [each for each in _DEFAULT_SIGNALS if each not in saved]
             self._ended = False
+            self._rest_at = 0.0
+            self._name = os.path.basename(os.fsdecode(path))[: process.LONGEST_NAME]
             self._make = os.posix_spawn(
                 path, argv, environment, file_actions=actions, setsid=True, setsigdef=default, setsigmask=()
             )
@@ -390,11 +418,12 @@ class _Child:
                 # Somebody must read what make says before it deletes a target: it would die of SIGPIPE there.
                 with contextlib.suppress(OSError):
                     os.open(f"/proc/{self._make}/fd/{number}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._terminate()
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._make, signal.SIGTERM)
                 os.killpg(self._make, signal.SIGCONT)
         deadline = time.monotonic() + _TERM_GRACE_S
         while process.children(os.getpid()) and time.monotonic() < deadline:
             self._reap()
+            self._terminate_rest()
             time.sleep(0.01)
         process.kill_descendants(limit_s=60.0)

@@ -103,6 +103,19 @@ def test_no_more_recipes_than_slots_and_jobs(
     assert make.machine.used == 1 + tokens
 
 
+def test_jobs_on_this_machine_hold_the_slots_that_make_knew_of(
+    rig: Callable[..., Rig], tmp_path: Path
+) -> None:
+    """It is a host of the build as well, and that says that there are more."""
+    make = rig(slots=2, jobs=8)
+    assert make.read() == 1
+    jobs = SlotLocks(str(tmp_path), 2)
+    assert jobs.take() == 0
+    make.machine.slots = 4
+    assert make.read() == 2
+    jobs.close()
+
+
 def test_what_was_written_back_is_offered_again(rig: Callable[..., Rig]) -> None:
     make = rig(slots=2, jobs=2)
     assert make.read() == 1

@@ -200,6 +200,27 @@ def test_a_group_gets_a_signal(handle: Handle) -> None:
         os.close(fd)
 
 
+def test_a_make_tells_its_recipes_of_sigterm_itself(handle: Handle, tmp_path: Path) -> None:
+    """One that had ended before make looks would be nobody's child to it, and its target would stay."""
+    (tmp_path / "Makefile").write_text(
+        "half.o:\n\t@trap 'exit 9' TERM; echo half >$@; sleep 1000 & touch up; "
+        "while :; do wait; sleep 0.05; done\n"
+    )
+    handle.start("", path=b"/usr/bin/make", argv=[b"make", b"-s"], folder=os.fsencode(tmp_path))
+    make = handle.running()
+    wait_until((tmp_path / "up").exists)
+    os.kill(make, signal.SIGSTOP)
+    wait_until(lambda: all_stopped(states([psutil.Process(make)])))
+    (recipe,) = psutil.Process(make).children()
+    (sleep,) = recipe.children()
+    handle.supervisor.command(supervisor.TO_GROUP, signal.SIGTERM)
+    wait_until(lambda: not sleep.is_running() or sleep.status() == psutil.STATUS_ZOMBIE)
+    assert recipe.status() != psutil.STATUS_ZOMBIE  # its make has not had time to tell it
+    handle.supervisor.command(supervisor.TO_GROUP, signal.SIGCONT)
+    assert handle.end()[0] == -signal.SIGTERM
+    assert not (tmp_path / "half.o").exists()
+
+
 def test_what_is_left_is_told_and_killed(handle: Handle) -> None:
     handle.start("setsid sleep 1000 & exit 2")
     assert handle.end() == (2, True)
