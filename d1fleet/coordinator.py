@@ -6,9 +6,8 @@ import os
 import resource
 import signal
 import socket
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from . import makeflags, protocol, rules, words
 from .askers import Asker, HostAsker, ShimAsker
@@ -23,6 +22,7 @@ from .loop import Loop, Timer
 from .machines import METHODS
 from .maketokens import TokenFifo, TokenPipes
 from .model import Host
+from .outcomes import Outcomes
 from .placement import FULL, NEVER, HostState, Machine, Scheduler, Verdict
 from .policy import Policy
 from .record import Record
@@ -44,9 +44,6 @@ _DESCRIPTORS_EACH = 12
 _DESCRIPTORS_KEPT = 64
 """For hosts, files, and what a moment needs."""
 
-SHOWN_JOBS = 40
-"""Sub-makes that a summary lists one by one."""
-
 _SILENT_S = 1.0
 """After a second Ctrl-C, hosts have this long to say that their jobs are dead."""
 
@@ -60,41 +57,6 @@ _INTERRUPT_GRACE_S = 2.5
 """Time between a Ctrl-C and the SIGTERM for jobs that did not end of themselves; SIGKILL follows a second
 later.
 """
-
-
-@dataclass(frozen=True)
-class ShownJob:
-    """A line of the summary."""
-
-    command: str
-    folder: str
-    host: str
-    """Empty for this machine."""
-    seconds: float | None
-    remark: str
-    """How it ended where that was not well, or why it ran here."""
-
-
-@dataclass
-class Counts:
-    """What the summary says."""
-
-    by_host: Counter[str] = field(default_factory=Counter)
-    here: Counter[str] = field(default_factory=Counter)
-    """Sub-makes that ran here, by reason."""
-    stayed: Counter[str] = field(default_factory=Counter)
-    """Sub-makes that jobs on a host called, and that stayed on it, by host."""
-    fallback: int = 0
-    """Those of them that ran here only because no host could take them."""
-    lost: int = 0
-    """Sub-makes that ended by infrastructure."""
-    without_host: int = 0
-    """Those that no host could take, under --strict."""
-    cut_short: int = 0
-    """Those that still ran when the top make had ended: it had not waited for them."""
-    failed_by_host: Counter[str] = field(default_factory=Counter)
-    jobs: list[ShownJob] = field(default_factory=list)
-    """The first of all, for the summary."""
 
 
 class Coordinator:
@@ -119,8 +81,9 @@ class Coordinator:
         self.loop = loop
         self.policy = policy
         self._folder = folder
-        self.counts = Counts()
         self._record = record
+        self._outcomes = Outcomes(record, folder)
+        self.counts = self._outcomes.counts
         self._listener = ShimListener(loop, socket_path, self._shim_connected)
         self._jobs: dict[int, Job] = {}
         """All that are not over, by number."""
@@ -342,7 +305,7 @@ class Coordinator:
 
     def _run_here(self, job: Job, reason: str) -> None:
         self.counts.here[reason] += 1
-        self._write_job(job, None, reason)
+        self._outcomes.write(job, None, reason)
         self._finish(job, LOCAL)
 
     def _finish(self, job: Job, verb: bytes, value: int = 0) -> None:
@@ -448,7 +411,7 @@ class Coordinator:
     def _stay(self, job: Job, link: HostLink, reason: str) -> None:
         """It runs where it is, as part of the job that it came from."""
         self.counts.stayed[link.host.name] += 1
-        self._write_job(job, None, reason)
+        self._outcomes.write(job, None, reason)
         self._finish(job, LOCAL)
 
     def _heard_of_request(self, link: HostLink, message: protocol.Message) -> None:
@@ -523,7 +486,7 @@ class Coordinator:
         if self.policy.strict:
             words.say(f"no host can run {job.words}, and --strict forbids to run it here")
             self.counts.without_host += 1
-            self._write_job(job, None, "", infrastructure="no host")
+            self._outcomes.write(job, None, "", infrastructure="no host")
             self._finish(job, INFRASTRUCTURE, HostError.exit_code)
             return
         if not self._said_fallback and not job.refused:
@@ -557,17 +520,17 @@ class Coordinator:
     def _report(self, job: Job, message: protocol.Exit) -> None:
         """All output is written: the shim may have its answer."""
         if job.abandoned:
-            self._write_job(job, message)
+            self._outcomes.write(job, message)
             self._finish(job, SIGNAL, signal.SIGTERM)
             return
         if job.signalled:
-            self._write_job(job, message)
+            self._outcomes.write(job, message)
             self._finish(job, SIGNAL, job.signalled)
             return
         if message.infrastructure == protocol.REFUSED and not self._ending and not self._interrupted:
             self._refused(job, message)
             return
-        self._write_job(job, message)
+        self._outcomes.write(job, message)
         if message.infrastructure:
             self.counts.lost += 1
             name = job.link.host.name if job.link is not None else "?"
@@ -595,49 +558,6 @@ class Coordinator:
         job.state.refused = frozenset(job.refused)
         self._placing.ask(job.state)
         self._dispatch()
-
-    def _write_job(
-        self,
-        job: Job,
-        message: protocol.Exit | None,
-        local_reason: str | None = None,
-        infrastructure: str = "",
-    ) -> None:
-        host = job.link.host.name if job.link is not None and message is not None else None
-        stayed = job.asker.host if local_reason is not None else None
-        remark = local_reason or infrastructure
-        if host is not None and message is not None:
-            self.counts.by_host[host] += 1
-            remark = _remark(message)
-            if remark:
-                self.counts.failed_by_host[host] += 1
-        if len(self.counts.jobs) < SHOWN_JOBS and stayed is None:
-            folder = os.path.relpath(os.fsdecode(job.request.folder), os.fsdecode(self._folder))
-            seconds = message.ran_s if message is not None else None
-            self.counts.jobs.append(ShownJob(job.words, words.plain(folder), host or "", seconds, remark))
-        if not self._record.wanted:
-            return
-        self._record.write(
-            event="job",
-            job=job.number,
-            dir=job.request.folder,
-            argv=job.arguments,
-            host=host or stayed,
-            local_reason=local_reason,
-            parent=job.parent.number if job.parent is not None else None,
-            asked_from=job.asker.host,
-            exit=message.code if message is not None and not message.infrastructure else None,
-            signal=message.signal if message is not None and not message.infrastructure else None,
-            infrastructure=message.infrastructure if message is not None else infrastructure,
-            asked_s=round(job.asked_at, 4),
-            placed_s=round(job.placed_at, 4),
-            waited_s=message.waited_s if message is not None else None,
-            ran_s=message.ran_s if message is not None else None,
-            candidates=job.candidates,
-            reason=job.reason,
-            waited_for=job.state.waited_for,
-            expected_s=job.state.expected_s,
-        )
 
     def _write_credit(self, link: HostLink) -> None:
         """How many recipes on a host may run beyond its slots, as seen from here."""
@@ -730,12 +650,3 @@ def _device(folder: bytes) -> int:
         return os.stat(folder).st_dev
     except OSError:
         return -1
-
-
-def _remark(message: protocol.Exit) -> str:
-    """How it ended, for people; empty when it ended well."""
-    if message.infrastructure:
-        return message.infrastructure
-    if message.signal:
-        return f"signal {message.signal}"
-    return f"exit {message.code}" if message.code else ""

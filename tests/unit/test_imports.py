@@ -78,7 +78,7 @@ LAYERS = [
     "hostlink toolchains",
     "proofs member connect",
     "hosts askers job",
-    "tokendesk topmake",
+    "tokendesk topmake outcomes",
     "coordinator",
     "front summary build drain",
     "cli cli.simulate cli.why cli.main cli.__main__",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from d1fleet.coordinator import Counts, ShownJob
+from d1fleet.outcomes import Counts, ShownJob
 from d1fleet.summary import show_summary
 
 
