@@ -27,6 +27,7 @@ from .model import TRANSPORTS, Host
 from .policy import Policy
 from .program import Program
 from .record import FORMAT, Record
+from .rules import KEEP_LOCAL, NOT_REPEATABLE
 from .runtime import PROOFS, build_folder, remove_build_folder
 from .server import process
 from .settings import Settings
@@ -296,6 +297,8 @@ class _Build:
             heartbeat_s=settings.heartbeat_s,
             strict=settings.strict,
             trust_hosts=settings.trust_hosts,
+            keep_local=(*KEEP_LOCAL, *settings.keep_local),
+            not_repeatable=(*NOT_REPEATABLE, *settings.not_repeatable),
             method=settings.policy,
             makeargs=settings.makeargs,
             setup=settings.setup,

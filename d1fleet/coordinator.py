@@ -9,7 +9,7 @@ import socket
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from . import makeflags, protocol, rules, words
+from . import makeflags, protocol, words
 from .askers import Asker, HostAsker, ShimAsker
 from .environment import TravellingEnvironment
 from .errors import D1fleetError, HostError, JobLostError, ProtocolError
@@ -26,6 +26,7 @@ from .outcomes import Outcomes
 from .placement import FULL, NEVER, HostState, Machine, Scheduler, Verdict
 from .policy import Policy
 from .record import Record
+from .rules import Rules
 from .server.facts import machine_identity
 from .shims import EXIT, INFRASTRUCTURE, LOCAL, SIGNAL, ShimConnection, ShimListener, ShimRequest
 from .slotpool import SlotPool
@@ -95,6 +96,8 @@ class Coordinator:
         self._machines: dict[str, Machine] = {}
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - _DESCRIPTORS_KEPT
         self._most_inside = max(2, descriptors // _DESCRIPTORS_EACH)
+        self._keep_local = Rules(policy.keep_local, folder)
+        self._not_repeatable = Rules(policy.not_repeatable, folder)
         self._number = 0
         self._attempt = 0
         self._ending = False
@@ -291,7 +294,7 @@ class Coordinator:
 
     def _take_up(self, job: Job) -> None:
         self._describe(job)
-        reason = job.stays_here() or rules.stays_here(job.arguments, self.policy.local_goals)
+        reason = self._stays(job)
         if reason is None and self.hosts.links and not self.hosts.shares(job.device):
             reason = "its folder is outside the tree that hosts share"
         if self._ending or self._interrupted:
@@ -302,6 +305,14 @@ class Coordinator:
             self._placing.ask(job.state)
             self._dispatch()
             self._mind_the_door()
+
+    def _stays(self, job: Job) -> str | None:
+        """Why it runs where it was called, whatever hosts there are; None when it may go elsewhere."""
+        reason = job.stays_here()
+        if reason is None:
+            rule = self._keep_local.applying(job.request.folder, job.arguments, job.flags)
+            reason = words.plain(f"by the rule {rule}") if rule is not None else None
+        return reason
 
     def _run_here(self, job: Job, reason: str) -> None:
         self.counts.here[reason] += 1
@@ -379,7 +390,7 @@ class Coordinator:
     def _take_up_from_host(self, job: Job, asker: HostAsker, parent: Job) -> None:
         link = asker.link
         self._describe(job)
-        reason = job.stays_here() or rules.stays_here(job.arguments, self.policy.local_goals)
+        reason = self._stays(job)
         if self._ending or self._interrupted or parent.abandoned:
             self._finish(job, SIGNAL, signal.SIGTERM)
         elif reason is not None:
@@ -538,6 +549,12 @@ class Coordinator:
                 words.say(
                     f"lost: {job.words} on host {name}: {words.plain(message.text) or message.infrastructure}"
                 )
+                rule = self._not_repeatable.applying(job.request.folder, job.arguments, job.flags)
+                if rule is not None:
+                    words.say(
+                        f"  it must not be done twice (rule {words.plain(rule)}):"
+                        " see what it has done before you build again"
+                    )
             self._finish(job, INFRASTRUCTURE, JobLostError.exit_code)
         elif message.signal:
             self._finish(job, SIGNAL, message.signal)

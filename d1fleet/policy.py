@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .machines import COST
-from .rules import LOCAL_GOALS
+from .rules import KEEP_LOCAL, NOT_REPEATABLE
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class Policy:
     """How hosts are chosen: a name in METHODS."""
     trust_hosts: bool = False
     """What a job on a host asks for may run on this machine too."""
-    local_goals: Sequence[str] = LOCAL_GOALS
+    keep_local: Sequence[str] = KEEP_LOCAL
+    """Rules about sub-makes that stay where they are called; the last ones are the strongest."""
+    not_repeatable: Sequence[str] = NOT_REPEATABLE
+    """Rules about sub-makes that must not be done twice."""
     local_slots: int = 1
     """Recipes at once on this machine."""

@@ -14,6 +14,7 @@ from . import sshargs
 from .errors import UsageError
 from .hostspec import MOST_SLOTS, parse_hosts
 from .model import Host
+from .rules import BadRule, Rule
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,19 @@ def seconds(least: float, most: float) -> Callable[[Any, Source], float]:
         raise source.fault(value, f"a time of {least:g} to {most:g} seconds")
 
     return read
+
+
+def rules(value: Any, source: Source) -> tuple[str, ...]:
+    """A list of rules that can be read."""
+    found = words(value, source)
+    for each in found:
+        try:
+            Rule.parse(each)
+        except BadRule as error:
+            raise UsageError(
+                f"{source}: {each!r} is no rule", f"{error}, as in `goal=install-*` or `!folder=docs`"
+            ) from error
+    return found
 
 
 def one_of(known: Sequence[str]) -> Callable[[Any, Source], str]:

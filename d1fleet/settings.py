@@ -70,6 +70,10 @@ class Settings:
     """Whether it is an error that no host can take a sub-make."""
     trust_hosts: bool = False
     """Whether what a job on another machine calls may run on this one too, where this one is a host."""
+    keep_local: tuple[str, ...] = ()
+    """Rules about sub-makes that stay where they are called, beyond the usual ones (rules.py)."""
+    not_repeatable: tuple[str, ...] = ()
+    """Rules about sub-makes that must not be done twice, beyond the usual ones."""
     record: str | None = None
     """File for one JSON object a job, beside the record that is kept."""
     keep_records: int = 10
@@ -101,6 +105,8 @@ _READERS = {
     "policy": values.one_of(POLICIES),
     "strict": values.flag,
     "trust_hosts": values.flag,
+    "keep_local": values.rules,
+    "not_repeatable": values.rules,
     "record": values.path,
     "keep_records": values.number(0, 1000),
     "summary": values.flag,

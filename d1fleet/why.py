@@ -40,7 +40,7 @@ REASONS: Mapping[str, str] = {
 LOCAL: Sequence[tuple[str, str]] = (
     ("-?* only *", "make itself wants that: such a make looks, and builds nothing"),
     ("--* only *", "make itself wants that: such a make looks, and builds nothing"),
-    ("the goal * runs here by rule", "goals like install change this machine, or ask a person"),
+    ("by the rule *", "--keep-local '!...' or keep_local in d1fleet.yml takes it back (docs/rules.md)"),
     ("its folder is outside the tree*", "--trees PATH names further folders that all hosts share"),
     ("there are no hosts", "--hosts or --inventory names some"),
     ("no host can take part", "see what became of the hosts"),
@@ -130,7 +130,7 @@ def find(builds: Iterable[Build], target: str) -> list[tuple[Build, Mapping[str,
     means a job of the first build alone.
     """
     builds = list(builds)
-    if target.isdigit():
+    if target.isascii() and target.isdigit():
         found = [(build, job) for build in builds[:1] for job in build.jobs if job["job"] == int(target)]
         return found[-1:]  # an earlier attempt is part of its story
     for matches in (_is_goal_or_folder, _is_word, _is_pattern):

@@ -203,6 +203,18 @@ cli.add_command(simulate)
 @click.option("--ssh-config", metavar="FILE", help="Configuration file for ssh, as ssh -F.")
 @click.option("--transport", metavar="HOW", help="ssh (the usual), openssh (by OpenSSH's client) or local.")
 @click.option("--trees", metavar="PATH", multiple=True, help="A further folder that all hosts share.")
+@click.option(
+    "--keep-local",
+    metavar="RULE",
+    multiple=True,
+    help="Sub-makes that run where they are called: goal=, folder= or argument=PATTERN, ! in front for not.",
+)
+@click.option(
+    "--not-repeatable",
+    metavar="RULE",
+    multiple=True,
+    help="Sub-makes that must not be done twice, by the same rules.",
+)
 @click.option("--record", metavar="FILE", help="Write what happened to each sub-make, as JSON lines.")
 @click.option(
     "--keep-records",

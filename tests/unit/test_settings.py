@@ -290,7 +290,8 @@ def test_all_settings_can_stand_in_a_file(place: Place) -> None:
         " keep_environment: [A],"
         " ssh_config: /dev/../etc/passwd, ssh_options: [-p, '22'], heartbeat_s: 1, lease_s: 4, grace_s: 2.5,"
         " connect_timeout_s: 5,"
-        " policy: d1make, strict: true, trust_hosts: true, record: /r, summary: false, local_slots: 6}"
+        " policy: d1make, strict: true, trust_hosts: true, record: /r, summary: false, local_slots: 6,"
+        " keep_local: [goal=docs], not_repeatable: '!goal=release'}"
     )
     assert place.load() == Settings(
         hosts=(Host("a"), Host("b", slots=2)),
@@ -312,7 +313,17 @@ def test_all_settings_can_stand_in_a_file(place: Place) -> None:
         record="/r",
         summary=False,
         local_slots=6,
+        keep_local=("goal=docs",),
+        not_repeatable=("!goal=release",),
     )
+
+
+def test_what_is_no_rule_is_shown_one(place: Place) -> None:
+    place.user_file.write_text("keep_local: [goal=docs, install]")
+    with pytest.raises(UsageError, match=r"config\.yml: keep_local: 'install' is no rule") as caught:
+        place.load()
+    assert "goal=, folder=, argument=" in caught.value.mend
+    assert "`goal=install-*`" in caught.value.mend
 
 
 def test_an_option_that_is_none_is_a_mistake_of_ours(place: Place) -> None:

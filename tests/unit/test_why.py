@@ -60,7 +60,7 @@ def job(
         "dir": "/p",
         "argv": ["make", *argv],
         "host": host,
-        "local_reason": None if host else "the goal install runs here by rule",
+        "local_reason": None if host else "by the rule goal=install",
         "parent": None,
         "asked_from": None,
         "exit": 0 if host else None,
@@ -177,7 +177,7 @@ def test_what_else_ran_there_and_elsewhere() -> None:
 def test_one_that_stayed_here() -> None:
     told, text = story("install", up("alder", 0.1), job(4, "install", host=None))
     assert (told["host"], told["reason"]) == (None, "local")
-    assert "It stayed on this machine: the goal install runs here by rule." in text
+    assert "It stayed on this machine: by the rule goal=install." in text
     assert "(goals like install change this machine, or ask a person)" in text
     told, text = story(
         "1", out("host-failed", "alder", 0.1), job(1, host=None, local_reason="no host can take part")
