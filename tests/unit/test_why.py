@@ -178,7 +178,7 @@ def test_one_that_stayed_here() -> None:
     told, text = story("install", up("alder", 0.1), job(4, "install", host=None))
     assert (told["host"], told["reason"]) == (None, "local")
     assert "It stayed on this machine: by the rule goal=install." in text
-    assert "(goals like install change this machine, or ask a person)" in text
+    assert "keep_local in d1fleet.yml takes it back" in text
     told, text = story(
         "1", out("host-failed", "alder", 0.1), job(1, host=None, local_reason="no host can take part")
     )
@@ -198,6 +198,10 @@ def test_one_that_stayed_on_the_host_that_called_it() -> None:
     assert "  called by job 1 on birch" in text
     assert "It stayed on birch, because a free slot where it was called is as good as one elsewhere." in text
     assert (told["placed_s"], told["beside"], told["outcome"]) == (None, [], "ran where it was called")
+
+
+def test_a_digit_that_is_no_number_is_a_word() -> None:
+    assert why.find([build(job(1, argv=["make", "²"]))], "²")
 
 
 def test_every_local_reason_that_is_explained_is_one_of_ours() -> None:
