@@ -16,6 +16,7 @@ from .loop import Loop
 from .makeflags import Flags
 from .shims import EXIT, INFRASTRUCTURE, LOCAL, SIGNAL, ShimConnection, ShimRequest
 from .shimstreams import ShimStreams
+from .stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from .hostlink import HostLink
@@ -30,6 +31,9 @@ class Asker(Protocol):
 
     host: str | None
     """Name of the host that asks; None for this machine."""
+
+    def waits(self) -> None:
+        """It is not run where it was asked for, or not at once."""
 
     def placed(self, attempt: int, stdin: bool, send: Send) -> None:
         """It runs on a host, which hears what `send` takes; `stdin` says that it reads standard input."""
@@ -60,6 +64,11 @@ class Asker(Protocol):
     def token_source(self) -> TokenSource | None:
         """Where further tokens come from; None where there is no jobserver."""
 
+    def measure(self, over_s: float, done: Callable[[float], None]) -> None:
+        """It is going to run where it was asked for. Call `done` with the seconds that it took, when they are
+        more than `over_s`, or known at all.
+        """
+
     def close(self) -> None:
         """Give everything back; always before the answer. Harmless the second time."""
 
@@ -72,13 +81,21 @@ class ShimAsker:
 
     Args:
         top: the build's own make, when the sub-make has its tokens from that one's jobserver.
+        stopwatch: for what runs here.
     """
 
     host: str | None = None
 
     def __init__(
-        self, loop: Loop, shim: ShimConnection, request: ShimRequest, flags: Flags, top: TopMake | None
+        self,
+        loop: Loop,
+        shim: ShimConnection,
+        request: ShimRequest,
+        flags: Flags,
+        top: TopMake | None,
+        stopwatch: Stopwatch,
     ) -> None:
+        self._stopwatch = stopwatch
         self._shim = shim
         self._top = top
         self._loop = loop
@@ -87,8 +104,12 @@ class ShimAsker:
         self._streams: ShimStreams | None = None
         self._token_source: TokenSource | None = None
         self._muted = False
-        if top is not None:
-            top.shim_waits()
+        self._waits = False
+
+    def waits(self) -> None:
+        if self._top is not None:
+            self._waits = True
+            self._top.shim_waits()
 
     def placed(self, attempt: int, stdin: bool, send: Send) -> None:
         self._streams = ShimStreams(self._loop, self._request, self._flags, attempt, send)
@@ -146,6 +167,9 @@ class ShimAsker:
                 return None
         return self._token_source
 
+    def measure(self, over_s: float, done: Callable[[float], None]) -> None:
+        self._stopwatch.start(self._shim.pid, lambda ran_s: done(ran_s) if ran_s > over_s else None)
+
     def close(self) -> None:
         if self._streams is not None:
             self._streams.close()
@@ -155,9 +179,9 @@ class ShimAsker:
         self._request.close()
 
     def answer(self, verb: bytes, value: int) -> None:
-        if self._top is not None:
+        if self._top is not None and self._waits:
             self._top.shim_goes_on()
-            self._top = None
+        self._top = None
         self._shim.reply(verb, value)
 
 
@@ -179,6 +203,10 @@ class HostAsker:
         self._ahead: dict[int, int] = {}
         """Bytes of each output stream that the host has not taken yet, and of input that the job has not."""
         self._source: TokenSource | None = None
+        self._tell_over_s = 0.0
+
+    def waits(self) -> None:
+        pass  # its own server knows
 
     def placed(self, attempt: int, stdin: bool, send: Send) -> None:
         self._attempt, self._send = attempt, send
@@ -238,12 +266,16 @@ class HostAsker:
             self._source = self.parent.token_source  # kept: the parent may end first
         return self._source
 
+    def measure(self, over_s: float, done: Callable[[float], None]) -> None:
+        self._tell_over_s = over_s
+        self.link.stayed(self.number, done)
+
     def close(self) -> None:
         self._send = None
 
     def answer(self, verb: bytes, value: int) -> None:
         if verb == LOCAL:
-            self.link.send(protocol.Stay(self.number))
+            self.link.send(protocol.Stay(self.number, tell_over_s=self._tell_over_s))
         elif verb == EXIT:
             self.link.send(protocol.Exit(self.number, code=value))
         elif verb == SIGNAL:

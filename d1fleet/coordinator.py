@@ -23,13 +23,14 @@ from .machines import METHODS
 from .maketokens import TokenFifo, TokenPipes
 from .model import Host
 from .outcomes import Outcomes
-from .placement import FULL, NEVER, HostState, Machine, Scheduler, Verdict
+from .placement import FULL, NEVER, TINY, TINY_S, HostState, Machine, Scheduler, Verdict
 from .policy import Policy
 from .record import Record
 from .rules import Rules
 from .server.facts import machine_identity
 from .shims import EXIT, INFRASTRUCTURE, LOCAL, SIGNAL, ShimConnection, ShimListener, ShimRequest
 from .slotpool import SlotPool
+from .stopwatch import Stopwatch
 from .tokendesk import TokenDesk
 from .topmake import TopMake
 
@@ -50,6 +51,9 @@ _SILENT_S = 1.0
 
 _UNREAD_S = 0.5
 """A signalled job whose make has ended has this long to get its last output written."""
+
+_MEASURED_S = 0.001
+"""Of a sub-make of which nothing is known, any run time is news; none is shorter."""
 
 _CHILDREN_S = 0.1
 """How often it is looked whether the children of a lost job have ended."""
@@ -98,6 +102,7 @@ class Coordinator:
         self._most_inside = max(2, descriptors // _DESCRIPTORS_EACH)
         self._keep_local = Rules(policy.keep_local, folder)
         self._not_repeatable = Rules(policy.not_repeatable, folder)
+        self._stopwatch = Stopwatch(loop)
         self._number = 0
         self._attempt = 0
         self._ending = False
@@ -234,7 +239,7 @@ class Coordinator:
             ask = request.ask()
             flags = flags_of(ask)
             ours = self.top is not None and self.top.is_ours(request.jobserver, flags.fifo)
-            asker = ShimAsker(self.loop, shim, request, flags, self.top if ours else None)
+            asker = ShimAsker(self.loop, shim, request, flags, self.top if ours else None, self._stopwatch)
             if self.top is not None and not ours:
                 self._say_left(ask)
         except Exception:
@@ -301,7 +306,12 @@ class Coordinator:
             self._finish(job, SIGNAL, signal.SIGTERM)
         elif reason is not None:
             self._run_here(job, reason)
+        elif self._is_better_here(job):
+            job.reason = TINY
+            self._measure(job, self._here, "")
+            self._run_here(job, "it is over sooner than it would be sent elsewhere")
         else:
+            job.asker.waits()
             self._placing.ask(job.state)
             self._dispatch()
             self._mind_the_door()
@@ -313,6 +323,23 @@ class Coordinator:
             rule = self._keep_local.applying(job.request.folder, job.arguments, job.flags)
             reason = words.plain(f"by the rule {rule}") if rule is not None else None
         return reason
+
+    def _is_better_here(self, job: Job) -> bool:
+        """Where make has slots of ours, or is serial; under a -j without a number it runs all at once."""
+        if self.top is None and job.flags.jobs is not None:
+            return False
+        wanted = self.top is not None and self.top.wants_slot
+        return self._placing.better_here(job.state, self._here, wanted)
+
+    def _measure(self, job: Job, machine: Machine, host: str) -> None:
+        """What stays where it is called is not run by us: without this, what is known of it would stay as it
+        is, however long it takes by now.
+        """
+        key, known_s = job.state.key, job.state.expected_s
+        if not isinstance(key, bytes):
+            return
+        over_s = _MEASURED_S if known_s is None else max(TINY_S, 2 * known_s)
+        job.asker.measure(over_s, lambda ran_s: self._experience.ran(key, ran_s / machine.pace_now(0), host))
 
     def _run_here(self, job: Job, reason: str) -> None:
         self.counts.here[reason] += 1
@@ -412,6 +439,7 @@ class Coordinator:
             )
             job.candidates, job.reason = verdict.candidates, verdict.reason
             if verdict.host is None:
+                self._measure(job, link.placement.machine, link.host.name)
                 self._stay(job, link, verdict.reason)
             else:
                 self._desk.went(link.placement.machine)
@@ -658,6 +686,7 @@ class Coordinator:
         if self.top is not None:
             self._record.write(event="debt", host=None, debt_s=self.top.close())
         self.hosts.close()
+        self._stopwatch.close()
         self._experience.keep(self._machines)
         self._record.close()
 

@@ -28,6 +28,14 @@ MOST_HOSTS = 5_000
 _FRESH = 0.5
 """Share of what a new run counts against all before: sources change, and single runs are disturbed."""
 
+LITTLE_TO_DO = 0.1
+"""A run that took less than this share of what is known found nearly all made already (a guess): it does not
+tell how long the job takes when there is work, nor how fast its host is.
+"""
+
+_FRESH_LITTLE = 0.001
+"""Share of what such a run counts: a hundred builds a day in which nothing of it changed are usual."""
+
 _MAGIC = b"d1fleet history 1\n"
 _HEAD = struct.Struct("<I")
 _COUNTS = struct.Struct("<II")
@@ -165,7 +173,8 @@ class History:
             seconds, memory = new.seconds, new.memory_bytes
             if key in jobs:
                 old = self._known(jobs[key])
-                seconds = _FRESH * seconds + (1 - _FRESH) * old.seconds
+                fresh = _FRESH if seconds >= LITTLE_TO_DO * old.seconds else _FRESH_LITTLE
+                seconds = fresh * seconds + (1 - fresh) * old.seconds
                 memory = old.memory_bytes if memory is None else memory
             kib = min((memory or 0) // 1024, _MOST_KIB)
             jobs[key] = _JOB.pack(key, seconds, kib, _digest(new.host or ""), new.used_s)

@@ -37,6 +37,9 @@ START_LIMIT_S = 45.0
 _MOST_UNREAD = 4 << 20
 """Bytes of answers: some 200,000 of them."""
 
+_MOST_STAYED = 1000
+"""Sub-makes that stayed there, of which it is still open how long they run: then the oldest are forgotten."""
+
 _BEATS_AHEAD = 100
 """A connection that was held up brings several beats at once: as many as a lease has, and some."""
 
@@ -74,6 +77,8 @@ class HostLink:
         """When it was last told that it may go on."""
         self._at_work: set[int] = set()
         """Attempts that it was given and has not told the end of."""
+        self._stayed: dict[int, Callable[[float], None]] = {}
+        """Who wants to know how long what stayed there runs, by the number of its request."""
         self._left_behind = False
         """Something that an attempt started goes on there."""
         self.load: protocol.Beat | None = None
@@ -128,6 +133,12 @@ class HostLink:
             if isinstance(message, _ANSWERS):
                 self._unread = len(frame) + (self._unread if self._channel.backlog else 0)
             self._channel.send(frame)
+
+    def stayed(self, number: int, done: Callable[[float], None]) -> None:
+        """Call `done` with the seconds that what stays there takes, if the host tells."""
+        self._stayed[number] = done
+        if len(self._stayed) > _MOST_STAYED:
+            del self._stayed[next(iter(self._stayed))]
 
     @property
     def at_work(self) -> bool:
@@ -219,6 +230,11 @@ class HostLink:
                 if self._beats > due + _BEATS_AHEAD:
                     raise ProtocolError("more Beats than it was asked for")
                 self.send(protocol.Grant(seq=message.seq))
+            elif isinstance(message, protocol.Stayed):
+                done = self._stayed.pop(message.attempt, None)
+                if done is not None:
+                    done(message.ran_s)
+                return
             elif isinstance(message, protocol.Exit):
                 self._at_work.discard(message.attempt)
                 self._left_behind = self._left_behind or bool(message.left)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from .estimates import Estimates
 from .foresight import Foresight
+from .history import LITTLE_TO_DO
 from .machines import COST, USUAL_MEMORY_BYTES, HostState, Machine, Method, by_cost
 from .ranking import Ranking
 from .waiting import JobState, Line
@@ -27,9 +28,12 @@ PASSED_BY_S = 2.0
 """For this long, smaller jobs may pass by one that needs several slots at once."""
 
 TINY_S = 0.1
-"""A job that is expected to end sooner stays where it is asked for: to move it costs some milliseconds and a
-round trip, and half of all sub-makes take less than half of this.
+"""A job that is expected to end sooner stays where it is asked for, unless its slot is wanted there: to move
+it costs some milliseconds and a round trip, and half of all sub-makes take less than half of this.
 """
+
+TINIEST_S = 0.01
+"""A job that is expected to end sooner stays in any case: to move it costs all who are involved as much."""
 
 _MOVE_S, _MOVE_SHARE = 0.05, 0.1
 """What a move has to gain where there is room already: its cost, and a tenth, for estimates are no better."""
@@ -249,11 +253,10 @@ class Scheduler:
 
         Returns: with a host when it goes there (it is in that host's account already), without when it stays.
         """
-        self._estimate(job)
-        expected = job.expected_s
-        if expected is not None and expected < TINY_S:
-            return Verdict(job, None, TINY)
         machine = here.machine
+        if self.better_here(job, machine, slot_wanted):
+            return Verdict(job, None, TINY)
+        expected = job.expected_s
         found = self._ranking(job.group, job.wide).best(
             job.weight,
             max(1, self._shown),
@@ -282,6 +285,16 @@ class Scheduler:
             return Verdict(job, None, reason, candidates)
         self._place(job, host, now)
         return Verdict(job, host, reason, candidates)
+
+    def better_here(self, job: JobState, machine: Machine, slot_wanted: bool) -> bool:
+        """Is a job over sooner on the machine where it is asked for than it would be sent elsewhere?
+
+        Args:
+            slot_wanted: could anybody use the slot that it would leave?
+        """
+        self._estimate(job)
+        wanted = slot_wanted and machine.free < 1
+        return job.expected_s is not None and job.expected_s < (TINIEST_S if wanted else TINY_S)
 
     # -- one job --------------------------------------------------------------------------------------
 
@@ -404,6 +417,8 @@ class Scheduler:
         """What the job took says how fast its host is, and how long its like will take: this at speed 1."""
         pace = (job.pace + machine.pace_now(1)) / 2
         known = job.expected_s
+        if known is not None and ran_s < LITTLE_TO_DO * known * pace:
+            return ran_s / pace
         self._saw(job.goal, ran_s / pace)
         if known is None:
             self.estimates.expect(ran_s / pace)

@@ -562,6 +562,9 @@ class Ask(Message):
 class Stay(Message):
     """Answer to an Ask, and the end of that request: run it where it is, as part of the job it came from."""
 
+    tell_over_s: float = 0.0
+    """Tell by Stayed how long it ran, when that was more than this; 0 means no."""
+
 
 @_message(26, "coordinator")
 @dataclass
@@ -569,6 +572,14 @@ class Placed(Message):
     """First answer to an Ask: it runs on another host. Its streams follow, and an Exit ends it, or a Stay
     when that host would not start it.
     """
+
+
+@_message(27, "server")
+@dataclass
+class Stayed(Message):
+    """What was answered by Stay has ended, and ran longer than its tell_over_s."""
+
+    ran_s: float = 0.0
 
 
 @_message(30, "either")

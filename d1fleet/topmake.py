@@ -136,6 +136,11 @@ class TopMake:
             self._locks.give()
 
     @property
+    def wants_slot(self) -> bool:
+        """Could make start another recipe if there were a slot and a token?"""
+        return self._wanting_since >= 0
+
+    @property
     def has_more(self) -> bool:
         """May it have more sub-makes to ask for? Not when it leaves a token alone."""
         return self.tokens.offered == 0

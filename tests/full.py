@@ -54,6 +54,7 @@ PARTS = (
     Part("packages-debian", ("-m", "", "tests/packages/test_debian_packages.py")),
     Part("command", ("-m", "", "tests/command")),
     Part("depth", ("-m", "", "tests/depth")),
+    Part("learning", ("-m", "", "tests/learning")),
     Part(
         "kill-events-pipes", ("-m", "", "tests/kill/test_events.py", "-k", "not ssh and not killed_clients")
     ),

@@ -63,6 +63,7 @@ class Asked:
     def handle(self, message: protocol.Message) -> None:
         """What the coordinator says about it."""
         if isinstance(message, protocol.Stay):
+            self._measure(message.tell_over_s)
             self._end(LOCAL)
         elif isinstance(message, protocol.Placed) and not self.placed:
             self._start()
@@ -74,6 +75,17 @@ class Asked:
             self._streams.output(message)
         elif isinstance(message, protocol.StdinUsed):
             self._streams.stdin_used(message.amount)
+
+    def _measure(self, over_s: float) -> None:
+        """Tell how long what stays runs, if that is more than `over_s`: the shim becomes that make."""
+        door, number = self._door, self.number
+
+        def tell(ran_s: float) -> None:
+            if ran_s > over_s:
+                door.send(protocol.Stayed(number, ran_s))
+
+        if over_s > 0:
+            door.stopwatch.start(self._shim.pid, tell)
 
     def _start(self) -> None:
         self.placed = True

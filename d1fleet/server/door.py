@@ -14,6 +14,7 @@ from ..folders import cache_folder, locked_folder
 from ..loop import Loop
 from ..makeflags import never_dispatch, parse
 from ..shims import LOCAL, ShimConnection, ShimListener, ShimRequest
+from ..stopwatch import Stopwatch
 from .asked import Asked
 from .attempt import Attempt
 from .environment import parse as parse_environment
@@ -49,6 +50,7 @@ class Door:
         self._attempts = attempts
         self._asked: dict[int, Asked] = {}
         self._number = -1
+        self.stopwatch = Stopwatch(loop)
         self._folder, self._lock = locked_folder("servers", _remove)
         try:
             try:
@@ -107,6 +109,7 @@ class Door:
     def close(self) -> None:
         """Hear no more shims; those that wait find nobody there."""
         self._listener.close()
+        self.stopwatch.close()
         self._forget_folder()
 
     def _forget_folder(self) -> None:

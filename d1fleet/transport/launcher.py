@@ -54,6 +54,7 @@ _MODULES = (
     "shimstreams",
     "slotpool",
     "slots",
+    "stopwatch",
     "stream",
     "streams",
     "tokens",

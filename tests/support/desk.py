@@ -49,6 +49,8 @@ class Waiting:
         self._ahead = 0
         self._give: Callable[[int], None] = lambda amount: None
 
+    def waits(self) -> None: ...
+
     def placed(self, attempt: int, stdin: bool, send: Send) -> None:
         self._give = lambda amount: send(protocol.Credit(attempt, protocol.STDOUT, amount))
 
@@ -73,6 +75,8 @@ class Waiting:
     @property
     def token_source(self) -> TokenSource | None:
         return self.tokens
+
+    def measure(self, over_s: float, done: Callable[[float], None]) -> None: ...
 
     def close(self) -> None: ...
 

@@ -18,6 +18,7 @@ from d1fleet.server.attempt import Attempt
 from d1fleet.server.door import Door
 from d1fleet.server.main import Server
 from d1fleet.server.supervisor import ENDED, KILL, TO_GROUP
+from d1fleet.stopwatch import Stopwatch
 from tests.support.modelmakes import OnHost, RunningMake
 from tests.support.modelplan import HERE
 
@@ -41,6 +42,8 @@ class FakeLink:
         self.server = FakeServer(world, self, found, machine, slots, fifo)
         self._arrives = [0.0, 0.0]
         self._decoders = (protocol.Decoder("coordinator"), protocol.Decoder("server"))
+
+    def stayed(self, number: int, done: Callable[[float], None]) -> None: ...
 
     def send(self, message: protocol.Message) -> None:
         self._carry(0, message, self.server._handle)
@@ -105,6 +108,7 @@ class FakeDoor(Door):
         self._attempts = server._attempts
         self._asked = {}
         self._number = -1
+        self.stopwatch = Stopwatch(self.loop)
 
 
 class FakeServer(Server):

@@ -56,6 +56,9 @@ class OnHost(Place):
 class FakeShim:
     """Waits for its answer."""
 
+    pid = 0
+    """Of no process: nobody can measure it."""
+
     def __init__(self, world: World, recipe: Recipe, make: Make) -> None:
         self.recipe, self.make = recipe, make
         self._world = world

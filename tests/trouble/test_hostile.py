@@ -70,11 +70,25 @@ def test_commands_for_our_machine(desk: Desk, arguments: list[str]) -> None:
     desk.channels[OTHER].end()  # no host is left but those
     asks = [desk.ask(parent, *arguments) for _ in range(20)]
     desk.say(STRANGER, *asks)
-    assert desk.heard(STRANGER) == [protocol.Stay(ask.attempt) for ask in asks]
+    answers = desk.heard(STRANGER)
+    assert all(isinstance(answer, protocol.Stay) for answer in answers)
+    assert [answer.attempt for answer in answers] == [ask.attempt for ask in asks]
     for name in OURS:
         assert not any(isinstance(message, protocol.Run) for message in desk.heard(name))
     assert not desk.coordinator.counts.here
     assert isinstance(parent.asker, Waiting) and not parent.asker.answers
+
+
+def test_what_it_says_of_run_times_is_not_kept_without_end(desk: Desk) -> None:
+    """It may ask for ever, and say or not say how long what stayed took."""
+    parent = desk.begin()
+    desk.channels[OTHER].end()
+    for number in range(3000):
+        ask = desk.ask(parent, f"g{number}")
+        desk.say(STRANGER, ask, *([protocol.Stayed(ask.attempt, 1e9)] if number % 3 == 0 else []))
+    assert len(desk.link(STRANGER)._stayed) <= 1000
+    desk.say(STRANGER, protocol.Stayed(999_999, 1.0), protocol.Stayed(2, 1.0))
+    assert not given_up(desk)
 
 
 def test_other_machines_may_have_them(desk: Desk) -> None:

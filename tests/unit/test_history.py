@@ -62,6 +62,19 @@ def test_a_new_run_and_old_ones_are_weighed() -> None:
     assert second.job(_key(2)) == (0.25, None, "b\udcff", NOW)
 
 
+def test_runs_that_found_nearly_all_made_hardly_count() -> None:
+    """A hundred builds in which nothing of it had changed, and then a clean one: it still is a long one."""
+    history = History(History().with_new_of(_some()))
+    for number in range(100):
+        history.ran(_key(1), 0.02, None, "h", NOW + number)
+        history = History(history.with_new_of(history))
+    known = history.job(_key(1))
+    assert known is not None and known.seconds > 1.3
+    history.ran(_key(1), 0.2, None, "h", NOW)  # much less work than it was, for good
+    known = History(history.with_new_of(history)).job(_key(1))
+    assert known is not None and known.seconds < 0.9
+
+
 def test_two_builds_that_end_at_once_both_count() -> None:
     one, other = History(), History()
     one.ran(_key(1), 1.0, None, "h", NOW)

@@ -439,7 +439,9 @@ def _nested(
 @pytest.mark.parametrize(
     ("expected_s", "used", "speed", "goes", "reason"),
     [
-        (0.05, 2, 9.0, False, placement.TINY),
+        (0.005, 2, 9.0, False, placement.TINY),
+        (0.05, 1, 9.0, False, placement.TINY),
+        (0.05, 2, 9.0, True, placement.FULL_HERE),
         (5.0, 1, 1.0, False, placement.ROOM_HERE),
         (5.0, 1, 2.0, True, placement.SOONER_THERE),
         (5.0, 1, 1.05, False, placement.ROOM_HERE),
@@ -467,6 +469,36 @@ def test_a_slot_that_nobody_wants_is_not_left_for_nothing(expected_s: float | No
     verdict = fleet.scheduler.stay_or_go(job, fleet.hosts[0], 0.0, slot_wanted=False)
     assert verdict.reason == reason
     assert (verdict.host is not None) == (reason == placement.SOONER_THERE)
+
+
+@pytest.mark.parametrize(
+    ("expected_s", "used", "wanted", "better"),
+    [
+        (None, 0, False, False),
+        (0.2, 0, False, False),
+        (0.05, 0, True, True),
+        (0.05, 2, True, False),
+        (0.05, 2, False, True),
+        (0.005, 2, True, True),
+    ],
+)
+def test_a_short_job_of_the_builds_own_make_runs_here(
+    expected_s: float | None, used: int, wanted: bool, better: bool
+) -> None:
+    job = JobState(0, 0.0, expected_s=expected_s)
+    assert Scheduler().better_here(job, Machine(2, used=used), wanted) == better
+
+
+def test_a_run_that_found_all_made_says_nothing_of_its_host() -> None:
+    fleet = Fleet(Machine(1))
+    machine = fleet.hosts[0].machine
+    for ran_s, faster in ((0.02, False), (1.0, True)):
+        job = JobState(0, 0.0, group="tree", expected_s=2.0, wide=False)
+        fleet.scheduler.ask(job)
+        fleet.scheduler.dispatch(0.0)
+        assert job.host is fleet.hosts[0]
+        fleet.scheduler.ended(job, ran_s, ran_s)
+        assert (machine.speed > 1.0) == faster
 
 
 def test_a_nested_job_stays_where_all_others_are_full_or_excluded() -> None:

@@ -22,7 +22,7 @@ TIMEOUT_S = 60.0
 # Names that came with 3.10 or later, where they would be used at run time.
 _NEWER_CALLS = {"zip": "strict", "dataclass": "slots", "bisect": "key"}
 _NEWER_NAMES = {
-    "os.eventfd", "os.EFD_CLOEXEC", "os.EFD_NONBLOCK", "os.splice", "os.unshare", "os.setns", "os.pidfd_open",
+    "os.eventfd", "os.EFD_CLOEXEC", "os.EFD_NONBLOCK", "os.splice", "os.unshare", "os.setns",
     "asyncio.run", "socket.SO_INCOMING_CPU", "itertools.pairwise", "itertools.batched", "contextlib.chdir",
     "fcntl.F_GETPIPE_SZ", "fcntl.F_SETPIPE_SZ", "sys.orig_argv", "sys.stdlib_module_names",
 }  # fmt: skip
