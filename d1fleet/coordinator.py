@@ -111,7 +111,7 @@ class Coordinator:
         self._said_fallback = False
         self._said_left = False
         self._look: Timer | None = None
-        self._desk = TokenDesk(loop, self._placing, lambda machine: self.hosts.others_have_room(machine))
+        self._desk = TokenDesk(loop, self._placing, lambda machine: self.hosts.room_beside(machine))
         self._here = Machine(slots=policy.local_slots, cpus=policy.local_slots)
         self._machines[machine_identity()] = self._here
         self.top: TopMake | None = None
@@ -146,7 +146,7 @@ class Coordinator:
             locks,
             channel,
             jobs_wait=lambda: self._placing.waiting,
-            hosts_idle=lambda: not self._placing.waiting and self.hosts.others_have_room(self._here),
+            hosts_idle=lambda: not self._placing.waiting and self.hosts.room_beside(self._here) > 0,
             job_wants_slot=lambda: self._placing.waiting > 0 and self.hosts.has_machine(self._here),
             make_wants_slot=lambda: self._desk.wants_on(self._here),
             on_free=self._slot_came_back,
@@ -435,14 +435,21 @@ class Coordinator:
                 job.request.hungry or self._placing.waiting > 0 or self._desk.wants_on(link.placement.machine)
             )
             verdict = self._placing.stay_or_go(
-                job.state, link.placement, self.loop.now(), self.hosts.closed_to(link), wanted
+                job.state,
+                link.placement,
+                self.loop.now(),
+                self.hosts.closed_to(link),
+                wanted,
+                # Among others that its make calls: then tokens are for it, or for that make, as we choose.
+                apart=job.request.hungry and job.state.wide,
             )
             job.candidates, job.reason = verdict.candidates, verdict.reason
             if verdict.host is None:
                 self._measure(job, link.placement.machine, link.host.name)
                 self._stay(job, link, verdict.reason)
             else:
-                self._desk.went(link.placement.machine)
+                if verdict.host.machine is not link.placement.machine:
+                    self._desk.went(link.placement.machine)
                 self._asked[link][asker.number] = job
                 parent.children.add(job)
                 self._send_to(job, verdict.host)

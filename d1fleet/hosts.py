@@ -173,14 +173,16 @@ class Hosts:
             for link in self.links
         )
 
-    def others_have_room(self, machine: Machine) -> bool:
-        """Would a host on another machine take a job now?"""
-        return any(
-            link.placement is not None
+    def room_beside(self, machine: Machine) -> int:
+        """How many jobs hosts on other machines would take now."""
+        free = {
+            link.placement.machine: link.placement.machine.free
+            for link in self.links
+            if link.placement is not None
             and link.placement.machine is not machine
             and self._scheduler.has_room(link.placement)
-            for link in self.links
-        )
+        }
+        return sum(free.values())
 
     def closed_to(self, link: HostLink) -> set[str]:
         """Names of hosts that must not run what a job on `link` asks for: those on this machine, on which a

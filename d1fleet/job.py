@@ -67,6 +67,8 @@ class Job:
         self.request = request
         self.device = device
         self.parent = parent
+        self.depth: int = parent.depth + 1 if parent is not None else 0
+        """How many jobs are above it."""
         self.children: set[Job] = set()
         """Jobs that came from this one and run elsewhere."""
         self.arguments = request.arguments

@@ -9,8 +9,8 @@ closed before its job's end is reported.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import os
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -23,8 +23,8 @@ class TokenSource(Protocol):
     def take(self) -> bool:
         """Take a token if there is one."""
 
-    def wait(self, callback: Callable[[], None]) -> None:
-        """Call back, once, when it may be worth trying again."""
+    def wait(self, callback: Callable[[], None], rank: int = 0) -> None:
+        """Call back, once, when it may be worth trying again; those with a lower `rank` first."""
 
     def give(self, count: int) -> None:
         """Give `count` tokens back."""
@@ -43,7 +43,9 @@ class TokenPool:
 
     def __init__(self, tokens: int | None) -> None:
         self._tokens = tokens
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: list[tuple[int, int, Callable[[], None]]] = []
+        """A heap of rank, number, and whom to call."""
+        self._number = 0
 
     @property
     def short(self) -> bool:
@@ -58,17 +60,12 @@ class TokenPool:
         self._tokens -= 1
         return True
 
-    def wait(self, callback: Callable[[], None]) -> None:
+    def wait(self, callback: Callable[[], None], rank: int = 0) -> None:
         if self._tokens is None:
             callback()
         else:
-            self._waiting.append(callback)
-
-    def wait_first(self, callback: Callable[[], None]) -> None:
-        """Wait before all others: what the build's own make starts may be a sub-make, which runs a recipe by
-        right, while a token for a make on a host adds one at most.
-        """
-        self._waiting.appendleft(callback)
+            self._number += 1
+            heapq.heappush(self._waiting, (rank, self._number, callback))
 
     def give(self, count: int) -> None:
         if self._tokens is None:
@@ -78,7 +75,7 @@ class TokenPool:
         for _ in range(len(self._waiting)):
             if self._tokens == 0 or not self._waiting:
                 return
-            self._waiting.popleft()()
+            heapq.heappop(self._waiting)[2]()
 
     def close(self) -> None:
         pass
@@ -118,7 +115,7 @@ class JobserverClient:
             self._tokens.append(token)
         return bool(token)
 
-    def wait(self, callback: Callable[[], None]) -> None:
+    def wait(self, callback: Callable[[], None], rank: int = 0) -> None:
         if self._read < 0:
             return
         self._waiting.append(callback)

@@ -243,6 +243,7 @@ class Scheduler:
         now: float,
         excluded: Collection[str] = (),
         slot_wanted: bool = True,
+        apart: bool = False,
     ) -> Verdict:
         """Decide about a job that was asked from a host. It never waits: its recipe holds a slot there.
 
@@ -250,6 +251,8 @@ class Scheduler:
             here: where it was asked.
             excluded: names of hosts that it must not go to; all names of its own machine are excluded anyway.
             slot_wanted: does anybody else want the slot that it would leave?
+            apart: where it stays, it shall be a job of its own there. Not where that would have to wait for a
+                slot: on a machine in debt it stays as part of the job that it came from.
 
         Returns: with a host when it goes there (it is in that host's account already), without when it stays.
         """
@@ -266,7 +269,7 @@ class Scheduler:
         )
         candidates = self._candidates(job, found)
         if not found:
-            return Verdict(job, None, NO_ROOM)
+            return self._stays(job, here, NO_ROOM, candidates, now, apart)
         host = self._with_memory(job, found)
         full = machine.free < 1 and slot_wanted
         stays = ROOM_HERE if machine.free >= 1 else NOT_WANTED
@@ -282,9 +285,23 @@ class Scheduler:
                 goes = there_s < here_s * (1 - _MOVE_SHARE)
                 reason = SOONER_THERE if goes else stays
         if not goes:
-            return Verdict(job, None, reason, candidates)
+            return self._stays(job, here, reason, candidates, now, apart)
         self._place(job, host, now)
         return Verdict(job, host, reason, candidates)
+
+    def _stays(
+        self,
+        job: JobState,
+        here: HostState,
+        reason: str,
+        candidates: tuple[tuple[str, float], ...],
+        now: float,
+        apart: bool,
+    ) -> Verdict:
+        if not apart or here.machine.free < 0 or not here.takes_more:
+            return Verdict(job, None, reason, candidates)
+        self._place(job, here, now)
+        return Verdict(job, here, reason, candidates)
 
     def better_here(self, job: JobState, machine: Machine, slot_wanted: bool) -> bool:
         """Is a job over sooner on the machine where it is asked for than it would be sent elsewhere?

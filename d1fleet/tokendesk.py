@@ -19,20 +19,24 @@ class TokenDesk:
     """Serves the makes of all jobs on hosts.
 
     A make gets a token when the build's jobserver has one and its machine has a slot. Jobs that wait to
-    be placed come first: a new sub-make runs a recipe by right, a token only adds one.
+    be placed come first: a new sub-make runs a recipe by right, a token only adds one. Then come the makes
+    with the fewest jobs above them: what they start next is a whole part of the tree, more often than not,
+    and what of that is found late keeps everybody waiting at the end.
 
     Args:
         placing: knows how many jobs wait for a host, and the slots of machines.
-        others_idle: tells whether a host on another machine would take a job now.
+        others_idle: tells how many jobs hosts on other machines would take now.
     """
 
-    def __init__(self, loop: Loop, placing: Scheduler, others_idle: Callable[[Machine], bool]) -> None:
+    def __init__(self, loop: Loop, placing: Scheduler, others_idle: Callable[[Machine], int]) -> None:
         self._loop = loop
         self._others_idle = others_idle
         self._probe_at: dict[Machine, float] = {}
         """When the next probe may be given."""
         self._looked_after: set[Machine] = set()
         """Machines for which a timer runs until then."""
+        self._probes: list[float] = []
+        """When probes were given that have not been seen to lead anywhere."""
         self._placing = placing
         self._wanting: list[Job] = []
         """Jobs whose makes could use a token that their machine had no slot for."""
@@ -61,20 +65,26 @@ class TokenDesk:
             job.tokens_from = source
             self._placing.use(machine, 1)
             if not has_slot:
-                self._probe_at[machine] = self._loop.now() + PROBE_S
+                now = self._loop.now()
+                self._probe_at[machine] = now + PROBE_S
+                self._probes.append(now)
             job.send(protocol.Offer(job.attempt, 1, probe=not has_slot))
         else:
-            source.wait(lambda: self._serve(job))
+            source.wait(lambda: self._serve(job), job.depth)
 
     def _may_probe(self, machine: Machine) -> bool:
-        if machine.free != 0 or machine.kept_for is not None or not self._others_idle(machine):
+        """Never more probes at once than others are idle: what one more finds would have to stay."""
+        if machine.free != 0 or machine.kept_for is not None:
             return False
         now = self._loop.now()
         at = self._probe_at.setdefault(machine, now + PROBE_S)
-        if now < at and machine not in self._looked_after:
-            self._looked_after.add(machine)
-            self._loop.call_at(at, lambda: self._look(machine))
-        return now >= at
+        if now < at:
+            if machine not in self._looked_after and self._others_idle(machine):
+                self._looked_after.add(machine)
+                self._loop.call_at(at, lambda: self._look(machine))
+            return False
+        self._probes = [given for given in self._probes if now - given < PROBE_S]
+        return len(self._probes) < self._others_idle(machine)
 
     def _look(self, machine: Machine) -> None:
         self._looked_after.discard(machine)
@@ -83,6 +93,7 @@ class TokenDesk:
     def went(self, machine: Machine) -> None:
         """A sub-make called there has gone elsewhere: where one is there may be more."""
         self._probe_at[machine] = 0.0
+        del self._probes[:1]
 
     def returned(self, job: Job, count: int) -> None:
         """Tokens come back from the job's host."""
@@ -125,7 +136,7 @@ class TokenDesk:
 
     def serve(self) -> None:
         """Slots or tokens have become free: try again for those that wait."""
-        waiting, self._wanting = self._wanting, []
+        waiting, self._wanting = sorted(self._wanting, key=lambda job: job.depth), []
         for job in waiting:
             self._serve(job)
 

@@ -107,7 +107,9 @@ class Account:
         while over < count and over < len(self._turns) and now - self._turns[over] > TURN_S:
             over += 1
         self._want_at = now if over else self._want_at
-        return self._give_back(over) + self._settle(now)
+        actions = self._give_back(over) + self._settle(now)
+        # Who waits for a token is served when one comes back: this make has to be among them by then.
+        return sorted(actions, key=lambda action: action[0] != "want")
 
     def withdrawn(self, now: float) -> list[Action]:
         """A "withdraw" was carried out: the make had no use for the token."""

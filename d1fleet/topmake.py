@@ -19,6 +19,11 @@ from .slotpool import SlotPool
 from .tokendesk import PROBE_S
 from .tokens import Account
 
+OWN_RANK = -1
+"""The build's own make has its tokens before all others: what it starts may be a sub-make, which runs a
+recipe by right, while a token for a make on a host adds one at most.
+"""
+
 LOOK_AHEAD = 8
 """Sub-makes that may wait for a host while others are sought: some to choose from, few to be surprised by
 when they have to run here after all.
@@ -108,7 +113,7 @@ class TopMake:
             self.tokens.granted(1, probe=not has_slot)
         elif not self._in_line:
             self._in_line = True
-            self.pool.wait_first(self._called)
+            self.pool.wait(self._called, OWN_RANK)
 
     def _called(self) -> None:
         self._in_line = False

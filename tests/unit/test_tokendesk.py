@@ -24,7 +24,7 @@ class Fleet:
         self.due: list[tuple[float, Any]] = []
         self.placing = Scheduler()
         self.pool = TokenPool(tokens)
-        self.idle = False
+        self.idle = 0
         loop: Any = SimpleNamespace(
             now=lambda: self.time, call_at=lambda at, call: self.due.append((at, call))
         )
@@ -37,7 +37,7 @@ class Fleet:
             self.placing.join(host, 0.0)
         self.said: list[protocol.Message] = []
 
-    def job(self, host: int = 0) -> Any:
+    def job(self, host: int = 0, depth: int = 0) -> Any:
         """A job that runs on a host."""
         state = JobState(len(self.said) + 1, self.time, group="tree", taken=1)
         self.placing.use(self.hosts[host].machine, 1)
@@ -48,6 +48,7 @@ class Fleet:
             wants=False,
             phase=Phase.RUNNING,
             attempt=2,
+            depth=depth,
             state=state,
             tokens=0,
             credit=0,
@@ -138,7 +139,7 @@ def test_credit_is_never_more_than_it_holds(said: int) -> None:
 def test_nothing_is_offered_in_debt() -> None:
     fleet = Fleet(1)
     job, other = fleet.job(), fleet.job()
-    fleet.idle = True
+    fleet.idle = 1
     fleet.desk.want(job)
     fleet.passes(10 * PROBE_S)
     assert fleet.offers == []
@@ -162,7 +163,7 @@ def test_no_probe_where_no_other_machine_is_idle() -> None:
 def test_never_two_probes_on_a_machine() -> None:
     fleet = Fleet(2)
     jobs = [fleet.job(), fleet.job()]
-    fleet.idle = True
+    fleet.idle = 1
     for job in jobs:
         fleet.desk.want(job)
     assert fleet.offers == []
@@ -175,7 +176,7 @@ def test_never_two_probes_on_a_machine() -> None:
 
 def test_each_machine_may_have_one() -> None:
     fleet = Fleet(1, 1)
-    fleet.idle = True
+    fleet.idle = 1
     for host in (0, 1):
         fleet.desk.want(fleet.job(host))
     fleet.passes(PROBE_S)
@@ -185,7 +186,7 @@ def test_each_machine_may_have_one() -> None:
 def test_after_a_probe_that_was_a_plain_recipe_it_takes_a_while() -> None:
     fleet = Fleet(1)
     job = fleet.job()
-    fleet.idle = True
+    fleet.idle = 1
     fleet.desk.want(job)
     fleet.passes(PROBE_S)
     fleet.desk.returned(job, 1)
@@ -200,7 +201,7 @@ def test_after_a_probe_that_was_a_plain_recipe_it_takes_a_while() -> None:
 def test_after_a_probe_that_went_elsewhere_the_next_follows() -> None:
     fleet = Fleet(1)
     job = fleet.job()
-    fleet.idle = True
+    fleet.idle = 1
     fleet.desk.want(job)
     fleet.passes(PROBE_S)
     for probes in (2, 3, 4):
@@ -212,7 +213,7 @@ def test_after_a_probe_that_went_elsewhere_the_next_follows() -> None:
 
 def test_no_probe_where_room_is_kept_for_a_job() -> None:
     fleet = Fleet(1)
-    fleet.idle = True
+    fleet.idle = 1
     fleet.hosts[0].machine.kept_for = object()
     fleet.desk.want(fleet.job())
     fleet.passes(2 * PROBE_S)
@@ -239,7 +240,7 @@ def test_as_many_are_asked_back_as_jobs_wait() -> None:
 
 def test_however_often_it_is_looked_one_timer_waits_for_the_next_probe() -> None:
     fleet = Fleet(1)
-    fleet.idle = True
+    fleet.idle = 1
     for _ in range(3):
         fleet.desk.want(fleet.job())
         fleet.hosts[0].machine.used = 1
