@@ -12,6 +12,7 @@ import pytest
 
 from tests import containers
 from tests.containers import hygiene
+from tests.support import history
 from tests.support.leaks import Holdings, adopt_orphans
 from tests.support.sshd import LoopbackSshd, missing_reason
 
@@ -40,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def no_history() -> None:
     """What one test's build took must not decide where another's runs."""
-    shutil.rmtree(os.path.join(os.environ["XDG_STATE_HOME"], "d1fleet", "history"), ignore_errors=True)
+    history.forget()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,7 +1,8 @@
 """A d1make server that means ill: run in place of a host's Python, it speaks the protocol as far as it likes.
 
 Usage: hostile_server.py FOLDER HOW. It wants FOLDER/evil to be made on another machine, and notes its answers
-in FOLDER/answers. HOW is `asks`, `late`: it asks when others have made two files, or `endless`: it writes.
+in FOLDER/answers. HOW is `asks`: all at once, `late`: when others have made two files, one after the other until one
+is done, or `endless`: it writes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,14 @@ def read(decoder: Decoder) -> Iterator[Message]:
         yield from decoder.feed(data)
 
 
+def ask(folder: Path, run: protocol.Run, number: int) -> Message:
+    evil = f"--eval=$(shell touch {folder}/evil)"
+    argv = protocol.pack_block([b"make", evil.encode(), b"-f", b"/dev/null"])
+    return protocol.Ask(
+        2 * number + 1, run.attempt, folder=run.folder, argv=argv, environment=run.environment
+    )
+
+
 def main(folder: Path, how: str) -> None:
     os.write(1, b"D1FLEET-SERVER 3.11\n")
     while os.read(0, 1) != b"\n":  # what it shall run
@@ -51,20 +60,18 @@ def main(folder: Path, how: str) -> None:
                     write(protocol.Data(run.attempt, 1, False, b"x" * protocol.OUTPUT_CHUNK))
             while how == "late" and len(list(folder.glob("tree/made-*"))) < 2:
                 time.sleep(0.01)  # until our machine has room
-            evil = f"--eval=$(shell touch {folder}/evil)"
-            argv = protocol.pack_block([b"make", evil.encode(), b"-f", b"/dev/null"])
-            for _ in range(ASKED):
-                asked += 1
-                write(
-                    protocol.Ask(
-                        2 * asked - 1, run.attempt, folder=run.folder, argv=argv, environment=run.environment
-                    )
-                )
+            at_once = 1 if how == "late" else ASKED
+            write(*(ask(folder, run, number) for number in range(at_once)))
+            asked = at_once
         elif type(message).__name__ in answers and run is not None:
             answers[type(message).__name__] += 1
-            if answers["Stay"] + answers["Exit"] == ASKED:
+            ended = answers["Stay"] + answers["Exit"]
+            if ended == ASKED or (how == "late" and answers["Exit"]):
                 (folder / "answers").write_text(repr(answers))
                 write(protocol.Data(run.attempt, 1, True, b"done\n"), protocol.Exit(run.attempt))
+            elif ended == asked:
+                write(ask(folder, run, asked))
+                asked += 1
         elif isinstance(message, protocol.Bye):
             write(protocol.Gone())
             return

@@ -14,6 +14,7 @@ import pytest
 from d1fleet.errors import HostError
 from tests.containers import ContainerHosts, Host
 from tests.kill.fleet import CHECKOUT
+from tests.support import history
 from tests.trouble.test_trouble import build, write
 
 SCRIPT = "d1fleet/server/toolchain.py"
@@ -169,6 +170,7 @@ def test_it_is_named_and_left_out(
     with case.undo:
         trouble.breaks(case)
         with_the_other = _build(case, tree, transport, case.hosts)
+        history.forget()
         alone = _build(case, tree, transport, case.hosts[:1], "--strict")
     said = with_the_other.stderr
     assert with_the_other.returncode == 0, said

@@ -176,11 +176,45 @@ def test_never_two_probes_on_a_machine() -> None:
 
 def test_each_machine_may_have_one() -> None:
     fleet = Fleet(1, 1)
-    fleet.idle = 1
+    fleet.idle = 2
     for host in (0, 1):
         fleet.desk.want(fleet.job(host))
     fleet.passes(PROBE_S)
     assert fleet.offers == [True, True]
+
+
+def test_no_more_probes_than_others_have_room() -> None:
+    fleet = Fleet(1, 1, 1)
+    fleet.idle = 1
+    jobs = [fleet.job(host) for host in range(3)]
+    for job in jobs:
+        fleet.desk.want(job)
+    fleet.passes(PROBE_S)
+    assert fleet.offers == [True]
+    fleet.desk.went(fleet.hosts[0].machine)  # it has led to a sub-make; that one's host counts as full now
+    fleet.desk.serve()
+    assert fleet.offers == [True, True]
+    fleet.passes(PROBE_S)  # the second one has led nowhere
+    fleet.desk.serve()
+    assert sum(job.tokens for job in jobs) == 3
+
+
+@pytest.mark.parametrize("tokens", [0, 1])
+def test_the_make_nearest_to_the_root_comes_first(tokens: int) -> None:
+    """In the line for a slot, and in the line for a token."""
+    fleet = Fleet(2, tokens=tokens)
+    fleet.hosts[0].machine.used = 2
+    jobs = [fleet.job(depth=depth) for depth in (2, 0, 1)]
+    fleet.hosts[0].machine.used = 2 if tokens else 1
+    for job in jobs:
+        fleet.desk.want(job)
+    assert fleet.offers == []
+    if tokens:
+        fleet.placing.use(fleet.hosts[0].machine, -1)
+        fleet.desk.serve()
+    else:
+        fleet.pool.give(1)
+    assert [job.tokens for job in jobs] == [0, 1, 0]
 
 
 def test_after_a_probe_that_was_a_plain_recipe_it_takes_a_while() -> None:
