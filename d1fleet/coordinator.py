@@ -55,6 +55,11 @@ _UNREAD_S = 0.5
 _MEASURED_S = 0.001
 """Of a sub-make of which nothing is known, any run time is news; none is shorter."""
 
+_SURPRISE_S = 0.3
+"""A sub-make that was known to be short and took longer, on whatever machine (a guess): the builds before
+had little to do, and what they say of others is worth no more.
+"""
+
 _CHILDREN_S = 0.1
 """How often it is looked whether the children of a lost job have ended."""
 
@@ -109,9 +114,9 @@ class Coordinator:
         self._interrupted = 0
         self._on_ended: Callable[[], None] | None = None
         self._said_fallback = False
-        self._said_left = False
+        self._said_left = self._saw_ours = False
         self._look: Timer | None = None
-        self._desk = TokenDesk(loop, self._placing, lambda machine: self.hosts.room_beside(machine))
+        self._desk = TokenDesk(loop, self._placing)
         self._here = Machine(slots=policy.local_slots, cpus=policy.local_slots)
         self._machines[machine_identity()] = self._here
         self.top: TopMake | None = None
@@ -146,7 +151,7 @@ class Coordinator:
             locks,
             channel,
             jobs_wait=lambda: self._placing.waiting,
-            hosts_idle=lambda: not self._placing.waiting and self.hosts.room_beside(self._here) > 0,
+            hosts_idle=lambda: not self._placing.waiting and self._placing.room_beside(self._here) > 0,
             job_wants_slot=lambda: self._placing.waiting > 0 and self.hosts.has_machine(self._here),
             make_wants_slot=lambda: self._desk.wants_on(self._here),
             on_free=self._slot_came_back,
@@ -240,6 +245,7 @@ class Coordinator:
             flags = flags_of(ask)
             ours = self.top is not None and self.top.is_ours(request.jobserver, flags.fifo)
             asker = ShimAsker(self.loop, shim, request, flags, self.top if ours else None, self._stopwatch)
+            self._saw_ours = self._saw_ours or ours
             if self.top is not None and not ours:
                 self._say_left(ask)
         except Exception:
@@ -254,12 +260,11 @@ class Coordinator:
         self._guard(job, lambda: self._take_up(job))
 
     def _say_left(self, ask: protocol.Ask) -> None:
-        """A sub-make has its tokens from elsewhere. At the first level that is its makefile's doing."""
-        if variable(ask.environment, b"MAKELEVEL") == b"1" and not self._said_left:
+        """A sub-make has its tokens from elsewhere. At the first level that is the makefile's doing, unless
+        others have theirs from us: then it is that of a program in between with a jobserver of its own.
+        """
+        if variable(ask.environment, b"MAKELEVEL") == b"1" and not self._said_left and not self._saw_ours:
             self._said_left = True
-            if self.top is not None:
-                self.top.close()
-                self.top = None
             words.say(
                 "the makefile sets -j itself, so that make has left the build's own -j: take that line out,"
                 " or local recipes and sub-makes run as the makefile says"
@@ -339,7 +344,14 @@ class Coordinator:
         if not isinstance(key, bytes):
             return
         over_s = _MEASURED_S if known_s is None else max(TINY_S, 2 * known_s)
-        job.asker.measure(over_s, lambda ran_s: self._experience.ran(key, ran_s / machine.pace_now(0), host))
+        tiny = job.reason == TINY
+
+        def ended(ran_s: float) -> None:
+            self._experience.ran(key, ran_s / machine.pace_now(0), host)
+            if tiny and ran_s > _SURPRISE_S:
+                self._placing.believes_short = False
+
+        job.asker.measure(over_s, ended)
 
     def _run_here(self, job: Job, reason: str) -> None:
         self.counts.here[reason] += 1
@@ -354,7 +366,7 @@ class Coordinator:
         if job.parent is not None:
             job.parent.children.discard(job)
         if isinstance(job.asker, HostAsker):
-            self._asked[job.asker.link].pop(job.asker.number, None)
+            self._asked.get(job.asker.link, {}).pop(job.asker.number, None)
         job.asker.answer(verb, value)
         self._mind_the_door()
 
@@ -440,8 +452,7 @@ class Coordinator:
                 self.loop.now(),
                 self.hosts.closed_to(link),
                 wanted,
-                # Among others that its make calls: then tokens are for it, or for that make, as we choose.
-                apart=job.request.hungry and job.state.wide,
+                apart=self._may_be_apart(job, parent, link.placement.machine),
             )
             job.candidates, job.reason = verdict.candidates, verdict.reason
             if verdict.host is None:
@@ -454,8 +465,22 @@ class Coordinator:
                 parent.children.add(job)
                 self._send_to(job, verdict.host)
 
+    @staticmethod
+    def _may_be_apart(job: Job, parent: Job, machine: Machine) -> bool:
+        """May it be a job of its own on the host where it is called? Among others that its make calls it had
+        better be: then tokens are for it, or for that make, as we choose. But it must not have to wait for a
+        slot, as what else its recipe does may wait for it: one is free, or its recipe lends one.
+        """
+        lends = len(parent.children) < parent.state.taken + parent.tokens
+        return job.request.hungry and job.state.wide and (machine.free >= 1 or lends)
+
     def _stay(self, job: Job, link: HostLink, reason: str) -> None:
         """It runs where it is, as part of the job that it came from."""
+        rule = self._not_repeatable.applying(job.request.folder, job.arguments, job.flags)
+        above = job.parent if rule is not None else None
+        while above is not None and rule is not None:
+            above.once.add(rule)
+            above = above.parent
         self.counts.stayed[link.host.name] += 1
         self._outcomes.write(job, None, reason)
         self._finish(job, LOCAL)
@@ -559,7 +584,9 @@ class Coordinator:
         """It runs no longer; how long it took counts for next time, if all went well."""
         good = not (message.infrastructure or message.signal or message.code or job.abandoned)
         key, host = job.state.key, job.state.host
-        work_s = self._placing.ended(job.state, self.loop.now(), message.ran_s if good else None)
+        # A host cannot have run it for longer than it has had it.
+        ran_s = min(message.ran_s, self.loop.now() - job.placed_at)
+        work_s = self._placing.ended(job.state, self.loop.now(), ran_s if good else None)
         if work_s is not None and host is not None and isinstance(key, bytes):
             self._experience.ran(key, work_s, host.name)
 
@@ -585,9 +612,10 @@ class Coordinator:
                     f"lost: {job.words} on host {name}: {words.plain(message.text) or message.infrastructure}"
                 )
                 rule = self._not_repeatable.applying(job.request.folder, job.arguments, job.flags)
-                if rule is not None:
+                once = sorted(job.once | ({rule} if rule is not None else set()))
+                if once:
                     words.say(
-                        f"  it must not be done twice (rule {words.plain(rule)}):"
+                        f"  it must not be done twice (rule {words.plain(', '.join(once))}):"
                         " see what it has done before you build again"
                     )
             self._finish(job, INFRASTRUCTURE, JobLostError.exit_code)

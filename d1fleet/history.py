@@ -76,10 +76,13 @@ def job_key(project: str, tree: bytes, folder: bytes, arguments: Sequence[bytes]
     """What names a job over builds.
 
     Args:
-        tree: the folder in which the build was begun: what lies below is the same job in another checkout.
+        project: of the inventory; empty where there is none, and trees have nothing in common.
+        tree: the folder in which the build was begun. What lies below is the same job in another checkout of
+            the same name, where there is a project.
         arguments: of make, without its name.
     """
-    words = [os.fsencode(project), os.path.relpath(folder, tree), *arguments]
+    name = os.path.basename(tree) if project else tree
+    words = [os.fsencode(project), name, os.path.relpath(folder, tree), *arguments]
     text = b"".join(b"%d:%b" % (len(word), word) for word in words)
     return hashlib.blake2b(text, digest_size=_KEY_BYTES).digest()
 
@@ -160,7 +163,10 @@ class History:
             seconds: its run time, taken to a host of speed 1 that is its own.
             now_s: seconds since 1970.
         """
-        self.new_jobs[key] = Known(seconds, memory_bytes, host, int(now_s))
+        old = self.new_jobs.get(key)
+        # What is called twice in a build has mostly little to do the second time.
+        if seconds > old.seconds if old is not None else len(self.new_jobs) < MOST_JOBS:
+            self.new_jobs[key] = Known(seconds, memory_bytes, host, int(now_s))
 
     def is_fast(self, host: str, speed: float, sureness: float, now_s: float) -> None:
         """A machine's speed, as it is known at the end of a build."""

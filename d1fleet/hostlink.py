@@ -40,6 +40,11 @@ _MOST_UNREAD = 4 << 20
 _MOST_STAYED = 1000
 """Sub-makes that stayed there, of which it is still open how long they run: then the oldest are forgotten."""
 
+_MOST_TOLD = 5000
+"""Sub-makes that stayed there whose run times are believed, for each connection: one that means ill could
+fill the history with them.
+"""
+
 _BEATS_AHEAD = 100
 """A connection that was held up brings several beats at once: as many as a lease has, and some."""
 
@@ -77,8 +82,9 @@ class HostLink:
         """When it was last told that it may go on."""
         self._at_work: set[int] = set()
         """Attempts that it was given and has not told the end of."""
-        self._stayed: dict[int, Callable[[float], None]] = {}
-        """Who wants to know how long what stayed there runs, by the number of its request."""
+        self._stayed: dict[int, tuple[float, Callable[[float], None]]] = {}
+        """Since when something stays there, and who wants to know for how long; by the request's number."""
+        self._told = 0
         self._left_behind = False
         """Something that an attempt started goes on there."""
         self.load: protocol.Beat | None = None
@@ -136,7 +142,7 @@ class HostLink:
 
     def stayed(self, number: int, done: Callable[[float], None]) -> None:
         """Call `done` with the seconds that what stays there takes, if the host tells."""
-        self._stayed[number] = done
+        self._stayed[number] = (self._loop.now(), done)
         if len(self._stayed) > _MOST_STAYED:
             del self._stayed[next(iter(self._stayed))]
 
@@ -231,14 +237,18 @@ class HostLink:
                     raise ProtocolError("more Beats than it was asked for")
                 self.send(protocol.Grant(seq=message.seq))
             elif isinstance(message, protocol.Stayed):
-                done = self._stayed.pop(message.attempt, None)
-                if done is not None:
-                    done(message.ran_s)
+                self._heard_run_time(message)
                 return
             elif isinstance(message, protocol.Exit):
                 self._at_work.discard(message.attempt)
                 self._left_behind = self._left_behind or bool(message.left)
             self._on_message(self, message)
+
+    def _heard_run_time(self, message: protocol.Stayed) -> None:
+        since, done = self._stayed.pop(message.attempt, (0.0, None))
+        self._told += 1
+        if done is not None and self._told <= _MOST_TOLD:
+            done(min(message.ran_s, self._loop.now() - since))
 
     def _ended(self) -> None:
         if self.state is State.ENDED or not self.open:

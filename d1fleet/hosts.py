@@ -173,17 +173,6 @@ class Hosts:
             for link in self.links
         )
 
-    def room_beside(self, machine: Machine) -> int:
-        """How many jobs hosts on other machines would take now."""
-        free = {
-            link.placement.machine: link.placement.machine.free
-            for link in self.links
-            if link.placement is not None
-            and link.placement.machine is not machine
-            and self._scheduler.has_room(link.placement)
-        }
-        return sum(free.values())
-
     def closed_to(self, link: HostLink) -> set[str]:
         """Names of hosts that must not run what a job on `link` asks for: those on this machine, on which a
         host of the fleet shall run no commands, unless it is this machine itself or is trusted.
@@ -312,7 +301,9 @@ class Hosts:
         the machine says now, unless another name of it takes part.
         """
         machine = self._machines.setdefault(hello.machine or link.host.name, Machine(slots=1))
-        if not any(
+        # Its own word that it is this very machine must not decide how much runs here.
+        claims = hello.machine == machine_identity() and not _is_here(link.host)
+        if not claims and not any(
             other.open and other.placement and other.placement.machine is machine for other in self.links
         ):
             machine.slots, machine.cpus = max(1, hello.slots), max(1, hello.cpus)

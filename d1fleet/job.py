@@ -95,6 +95,8 @@ class Job:
         self.reason = ""
         """Why it went where it is, in placement's word."""
         self.candidates: tuple[tuple[str, float], ...] = ()
+        self.once: set[str] = set()
+        """Rules by which something that stayed in it must not be done twice."""
         self.refused: dict[str, str] = {}
         """Hosts that would not start it, and why."""
         self.flags = flags_of(request)

@@ -98,6 +98,8 @@ class Scheduler:
         """Does make ask for as many jobs as it may have at once? Then its end is not near, and no host
         is left idle for a faster one. The caller keeps it up to date.
         """
+        self.believes_short = True
+        """Are jobs that history says are short taken to be? The caller ends it, when one was not."""
         self.next_look_s: float | None = None
         """When `dispatch` should be called again though nothing has happened; None: no need."""
         self.estimates = Estimates()
@@ -109,6 +111,9 @@ class Scheduler:
         self._kept: dict[Line, Machine] = {}
         """Machines where room is kept for jobs that need several slots."""
         self._foresight = Foresight()
+        self._room: dict[Machine, int] = {}
+        """Free slots of machines with a name that takes jobs."""
+        self._room_in_all = 0
         self._last: dict[Hashable, str] = {}
         self._first_up: float | None = None
         self._turn = 0
@@ -165,6 +170,10 @@ class Scheduler:
     def may_offer(self, machine: Machine) -> bool:
         """May a make there have a further token? Not in debt, nor where room is kept for a job."""
         return machine.free >= 1 and machine.kept_for is None
+
+    def room_beside(self, machine: Machine) -> int:
+        """How many jobs of one slot hosts on other machines would take now."""
+        return self._room_in_all - self._room.get(machine, 0)
 
     # -- jobs -----------------------------------------------------------------------------------------
 
@@ -311,7 +320,8 @@ class Scheduler:
         """
         self._estimate(job)
         wanted = slot_wanted and machine.free < 1
-        return job.expected_s is not None and job.expected_s < (TINIEST_S if wanted else TINY_S)
+        short = job.expected_s is not None and job.expected_s < (TINIEST_S if wanted else TINY_S)
+        return short and self.believes_short
 
     # -- one job --------------------------------------------------------------------------------------
 
@@ -515,12 +525,16 @@ class Scheduler:
     def _changed(self, machine: Machine) -> None:
         """Note a machine's hosts anew. Everything that changes one ends here."""
         self._foresight.changed(machine)
+        room = 0
         for host in machine.names:
             host.version += 1
             if self.has_room(host, 1):
+                room = machine.free
                 for group in host.groups:
                     for wide, ranking in self._rankings.get(group, _NONE).items():
                         ranking.note(host, self.method.key(host, wide))
+        self._room_in_all += room - self._room.get(machine, 0)
+        self._room[machine] = room
 
     def _ranking(self, group: Hashable, wide: bool) -> Ranking:
         rankings = self._rankings.setdefault(group, {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from . import protocol
 from .job import Job, Phase
@@ -25,12 +25,10 @@ class TokenDesk:
 
     Args:
         placing: knows how many jobs wait for a host, and the slots of machines.
-        others_idle: tells how many jobs hosts on other machines would take now.
     """
 
-    def __init__(self, loop: Loop, placing: Scheduler, others_idle: Callable[[Machine], int]) -> None:
+    def __init__(self, loop: Loop, placing: Scheduler) -> None:
         self._loop = loop
-        self._others_idle = others_idle
         self._probe_at: dict[Machine, float] = {}
         """When the next probe may be given."""
         self._looked_after: set[Machine] = set()
@@ -38,7 +36,7 @@ class TokenDesk:
         self._probes: list[float] = []
         """When probes were given that have not been seen to lead anywhere."""
         self._placing = placing
-        self._wanting: list[Job] = []
+        self._wanting: dict[Machine, dict[Job, None]] = {}
         """Jobs whose makes could use a token that their machine had no slot for."""
 
     def want(self, job: Job) -> None:
@@ -57,8 +55,7 @@ class TokenDesk:
         machine = host.machine
         has_slot = self._placing.may_offer(machine)
         if self._placing.waiting or not (has_slot or self._may_probe(machine)):
-            if job not in self._wanting:
-                self._wanting.append(job)
+            self._wanting.setdefault(machine, {})[job] = None
         elif source.take():
             job.wants = False
             job.tokens += 1
@@ -79,12 +76,12 @@ class TokenDesk:
         now = self._loop.now()
         at = self._probe_at.setdefault(machine, now + PROBE_S)
         if now < at:
-            if machine not in self._looked_after and self._others_idle(machine):
+            if machine not in self._looked_after and self._placing.room_beside(machine):
                 self._looked_after.add(machine)
                 self._loop.call_at(at, lambda: self._look(machine))
             return False
         self._probes = [given for given in self._probes if now - given < PROBE_S]
-        return len(self._probes) < self._others_idle(machine)
+        return len(self._probes) < self._placing.room_beside(machine)
 
     def _look(self, machine: Machine) -> None:
         self._looked_after.discard(machine)
@@ -121,23 +118,31 @@ class TokenDesk:
 
     def wants_on(self, machine: Machine) -> bool:
         """Could a make on the machine use a token for which it has no slot?"""
-        return any(
-            job.link is not None and job.link.placement is not None and job.link.placement.machine is machine
-            for job in self._wanting
-        )
+        return machine in self._wanting
 
     def ended(self, job: Job) -> None:
         """The job's make is gone: all that it had is free."""
         self.credited(job, 0)
         self.returned(job, job.tokens)
         job.wants = False
-        if job in self._wanting:
-            self._wanting.remove(job)
+        if job.link is not None and job.link.placement is not None:
+            self._forget(job, job.link.placement.machine)
+
+    def _forget(self, job: Job, machine: Machine) -> None:
+        jobs = self._wanting.get(machine, {})
+        jobs.pop(job, None)
+        if not jobs:
+            self._wanting.pop(machine, None)
 
     def serve(self) -> None:
         """Slots or tokens have become free: try again for those that wait."""
-        waiting, self._wanting = sorted(self._wanting, key=lambda job: job.depth), []
-        for job in waiting:
+        placing = self._placing
+        if placing.waiting:
+            return
+        machines = [each for each in self._wanting if placing.may_offer(each) or self._may_probe(each)]
+        jobs = [(job, machine) for machine in machines for job in self._wanting[machine]]
+        for job, machine in sorted(jobs, key=lambda entry: entry[0].depth):
+            self._forget(job, machine)
             self._serve(job)
 
     def recall_for_waiting(self, running: Iterable[Job]) -> None:

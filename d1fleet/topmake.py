@@ -177,6 +177,8 @@ class TopMake:
 
     def _settle(self) -> None:
         """Count as idle what waits; one recipe can wait for several sub-makes."""
+        if self._closed:
+            return
         held = self.tokens.held
         credit, lent = min(self._waiting, 1 + held), min(self._waiting, held)
         if credit != self._credit:

@@ -1,8 +1,8 @@
 """A d1make server that means ill: run in place of a host's Python, it speaks the protocol as far as it likes.
 
 Usage: hostile_server.py FOLDER HOW. It wants FOLDER/evil to be made on another machine, and notes its answers
-in FOLDER/answers. HOW is `asks`: all at once, `late`: when others have made two files, one after the other until one
-is done, or `endless`: it writes.
+in FOLDER/answers. HOW is `asks`: all at once, `late`: when others have made two files, one after the other
+until one is done, or `endless`: it writes.
 """
 
 from __future__ import annotations

@@ -79,6 +79,24 @@ def test_commands_for_our_machine(desk: Desk, arguments: list[str]) -> None:
     assert isinstance(parent.asker, Waiting) and not parent.asker.answers
 
 
+def test_it_says_that_it_is_this_very_machine(desk: Desk) -> None:
+    """How much runs here is ours to say."""
+    before = desk.coordinator._here.slots
+    desk.come(STRANGER, slots=60000, machine=machine_identity())
+    assert desk.coordinator._here.slots == before
+
+
+def test_run_times_that_cannot_be(desk: Desk) -> None:
+    """It has had the job for no time at all."""
+    parent = desk.begin()
+    desk.channels[OTHER].end()
+    ask = desk.ask(parent, "g")
+    desk.say(STRANGER, ask, protocol.Stayed(ask.attempt, 9e14), protocol.Exit(parent.attempt, ran_s=9e14))
+    known = desk.coordinator._experience._history.new_jobs.values()
+    assert all(each.seconds < 1.0 for each in known)
+    assert not given_up(desk)
+
+
 def test_what_it_says_of_run_times_is_not_kept_without_end(desk: Desk) -> None:
     """It may ask for ever, and say or not say how long what stayed took."""
     parent = desk.begin()

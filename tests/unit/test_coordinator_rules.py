@@ -44,6 +44,14 @@ def test_also_on_a_host(make: Make) -> None:
     assert desk.reasons() == ["by the rule goal=docs"]
 
 
+def test_also_of_one_that_stayed_in_what_was_lost(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
+    desk = make(not_repeatable=["goal=stamp"], keep_local=["goal=stamp"])
+    parent = desk.begin()
+    desk.say(STRANGER, desk.ask(parent, "stamp"))
+    desk.say(STRANGER, protocol.Exit(parent.attempt, infrastructure=protocol.LOST, text="gone"))
+    assert "it must not be done twice (rule goal=stamp)" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(("rules", "warned"), [(["goal=stamp"], True), (["goal=other"], False)])
 def test_what_must_not_be_done_twice_is_said_when_it_is_lost(
     make: Make, capfd: pytest.CaptureFixture[str], rules: list[str], warned: bool

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d1fleet import history
+from d1fleet import history
 from d1fleet.history import DamagedHistoryError, History, job_key
 
 NOW = 1_800_000_000.0
@@ -43,15 +44,18 @@ def test_no_command_line_in_clear() -> None:
 
 
 def test_keys_tell_jobs_apart_and_not_checkouts() -> None:
-    assert job_key("p", b"/a", b"/a/x", [b"all"]) == job_key("p", b"/b", b"/b/x", [b"all"])
+    assert job_key("p", b"/1/a", b"/1/a/x", [b"all"]) == job_key("p", b"/2/a", b"/2/a/x", [b"all"])
     different = [
+        job_key("p", b"/b", b"/b/x", [b"all"]),
+        job_key("", b"/a", b"/a/x", [b"all"]),
+        job_key("", b"/1/a", b"/1/a/x", [b"all"]),
         job_key("q", b"/a", b"/a/x", [b"all"]),
         job_key("p", b"/a", b"/a/y", [b"all"]),
         job_key("p", b"/a", b"/a/x", [b"check"]),
         job_key("p", b"/a", b"/a/x", [b"a", b"ll"]),
         job_key("p", b"/a", b"/a/x", [b"a", b"l", b"l"]),
     ]
-    assert len({job_key("p", b"/a", b"/a/x", [b"all"]), *different}) == 6
+    assert len({job_key("p", b"/a", b"/a/x", [b"all"]), *different}) == 9
 
 
 def test_a_new_run_and_old_ones_are_weighed() -> None:
@@ -73,6 +77,23 @@ def test_runs_that_found_nearly_all_made_hardly_count() -> None:
     history.ran(_key(1), 0.2, None, "h", NOW)  # much less work than it was, for good
     known = History(history.with_new_of(history)).job(_key(1))
     assert known is not None and known.seconds < 0.9
+
+
+def test_what_is_called_twice_in_a_build_has_done_its_work_once() -> None:
+    some = History()
+    for seconds in (0.1, 3.0, 0.003):
+        some.ran(_key(1), seconds, None, "h", NOW)
+    known = History(History().with_new_of(some)).job(_key(1))
+    assert known is not None and known.seconds == 3.0
+
+
+def test_one_build_does_not_add_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MOST_JOBS", 3)
+    some = History()
+    for number in range(10):
+        some.ran(_key(number), 1.0, None, "h", NOW)
+    some.ran(_key(2), 2.0, None, "h", NOW)
+    assert len(some.new_jobs) == 3 and some.new_jobs[_key(2)].seconds == 2.0
 
 
 def test_two_builds_that_end_at_once_both_count() -> None:

@@ -16,6 +16,13 @@ from d1fleet.tokendesk import PROBE_S, TokenDesk
 TREE = frozenset(["tree"])
 
 
+class _Job(SimpleNamespace):
+    """As much of a job as the desk looks at."""
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
 class Fleet:
     """A desk, and jobs that it serves; time stands still until it is moved."""
 
@@ -28,7 +35,8 @@ class Fleet:
         loop: Any = SimpleNamespace(
             now=lambda: self.time, call_at=lambda at, call: self.due.append((at, call))
         )
-        self.desk = TokenDesk(loop, self.placing, lambda machine: self.idle)
+        self.placing.room_beside = lambda machine: self.idle  # type: ignore[method-assign]
+        self.desk = TokenDesk(loop, self.placing)
         self.hosts = [
             HostState(f"h{order}", Machine(count, cpus=count), order, groups=TREE)
             for order, count in enumerate(slots)
@@ -41,7 +49,7 @@ class Fleet:
         """A job that runs on a host."""
         state = JobState(len(self.said) + 1, self.time, group="tree", taken=1)
         self.placing.use(self.hosts[host].machine, 1)
-        return SimpleNamespace(
+        return _Job(
             link=SimpleNamespace(placement=self.hosts[host]),
             token_source=self.pool,
             tokens_from=None,
