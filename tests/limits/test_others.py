@@ -1,4 +1,4 @@
-"""Builds whose recipes do what tokens and slots have no say in: it is slower at most, and never stands still."""
+"""Builds whose recipes do what tokens and slots have no say in: slower at most, they never stand still."""
 
 from __future__ import annotations
 

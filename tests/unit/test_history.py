@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d1fleet import history
-from d1fleet import history
 from d1fleet.history import DamagedHistoryError, History, job_key
 
 NOW = 1_800_000_000.0

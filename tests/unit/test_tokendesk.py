@@ -19,7 +19,7 @@ TREE = frozenset(["tree"])
 class _Job(SimpleNamespace):
     """As much of a job as the desk looks at."""
 
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # type: ignore[assignment]
     __eq__ = object.__eq__
 
 
