@@ -633,7 +633,7 @@ class Coordinator:
             job.refused[job.link.host.name] = words.plain(message.text)
         job.unplace()
         if isinstance(job.asker, HostAsker):
-            self._stay(job, job.asker.link, "another host would not start it")
+            self._stay(job, job.asker.link, "the host that it was given to would not start it")
             return
         job.state.refused = frozenset(job.refused)
         self._placing.ask(job.state)

@@ -129,6 +129,7 @@ class Scheduler:
         former = self._hosts.get(host.name)
         if former is not None:
             former.machine.names.remove(former)
+            self._changed(former.machine)
             # Notes of the former one are in heaps still, and must not be equal to new ones.
             host.version = max(host.version, former.version)
         self._hosts[host.name] = host

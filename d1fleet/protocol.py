@@ -569,8 +569,8 @@ class Stay(Message):
 @_message(26, "coordinator")
 @dataclass
 class Placed(Message):
-    """First answer to an Ask: it runs on another host. Its streams follow, and an Exit ends it, or a Stay
-    when that host would not start it.
+    """First answer to an Ask: a host runs it as a job of its own. Its streams follow, and an Exit ends it, or
+    a Stay when that host would not start it.
     """
 
 

@@ -40,7 +40,7 @@ class Asked:
         self.number = number
         self.attempt = attempt
         self.placed = False
-        """It runs on another host: the recipe that waits for it is idle."""
+        """It is a job of its own, here or elsewhere: the recipe that waits for it is idle."""
         self._door = door
         self._shim = shim
         self._request = request

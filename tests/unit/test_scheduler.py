@@ -471,6 +471,30 @@ def test_a_slot_that_nobody_wants_is_not_left_for_nothing(expected_s: float | No
     assert (verdict.host is not None) == (reason == placement.SOONER_THERE)
 
 
+@pytest.mark.parametrize(("used", "kept"), [(0, True), (2, True), (3, False)])
+def test_a_job_of_its_own_where_it_stays(used: int, kept: bool) -> None:
+    """But not on a machine in debt: it would have to wait for a slot."""
+    fleet = Fleet(Machine(2, cpus=2))
+    fleet.scheduler.use(fleet.hosts[0].machine, used)
+    job = JobState(0, 0.0, group="tree", expected_s=5.0)
+    verdict = fleet.scheduler.stay_or_go(job, fleet.hosts[0], 0.0, apart=True)
+    assert (verdict.host, verdict.reason) == (fleet.hosts[0] if kept else None, placement.NO_ROOM)
+    assert fleet.hosts[0].machine.used == used + kept
+
+
+def test_a_short_job_is_never_one_of_its_own() -> None:
+    fleet = Fleet(Machine(2, cpus=2), Machine(2))
+    job = JobState(0, 0.0, group="tree", expected_s=0.05)
+    assert fleet.scheduler.stay_or_go(job, fleet.hosts[0], 0.0, apart=True).host is None
+
+
+def test_what_is_known_of_short_jobs_can_turn_out_to_be_wrong() -> None:
+    scheduler, machine = Scheduler(), Machine(2)
+    assert scheduler.better_here(JobState(0, 0.0, expected_s=0.001), machine, False)
+    scheduler.believes_short = False
+    assert not scheduler.better_here(JobState(1, 0.0, expected_s=0.001), machine, False)
+
+
 @pytest.mark.parametrize(
     ("expected_s", "used", "wanted", "better"),
     [
@@ -651,9 +675,11 @@ def test_accounts_are_right_whatever_happens(
         elif what == "nested":
             job = JobState(1000 + len(fleet.jobs), fleet.now, group="tree", expected_s=seconds)
             fleet.jobs.append(job)
-            verdict = scheduler.stay_or_go(job, host, fleet.now)
+            apart = number % 2 == 0
+            may_stay_apart = apart and host.machine.free >= 0 and host.takes_more
+            verdict = scheduler.stay_or_go(job, host, fleet.now, apart=apart)
             if verdict.host is not None:
-                assert verdict.host.machine is not host.machine
+                assert verdict.host.machine is not host.machine or may_stay_apart
                 running.append(job)
             else:
                 over.add(job.number)
@@ -676,6 +702,11 @@ def test_accounts_are_right_whatever_happens(
             taken = sum(job.taken for job in running if job.host and job.host.machine is machine)
             assert machine.used == taken + tokens[machine] - credits[machine]
             assert taken + tokens[machine] <= machine.slots + credits[machine] or machine.free < 0
+        room = {
+            machine: machine.free if any(map(scheduler.has_room, machine.names)) else 0 for machine in tokens
+        }
+        for machine in tokens:
+            assert scheduler.room_beside(machine) == sum(room.values()) - room[machine]
         for host in fleet.hosts:
             assert host.jobs == sum(job.host is host for job in running)
             assert host.max_jobs is None or host.jobs <= host.max_jobs
