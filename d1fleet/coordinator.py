@@ -667,8 +667,10 @@ class Coordinator:
 
     def _drop_waiting(self, number: int) -> None:
         for state in list(self._placing.waiting_jobs()):
+            job = self._jobs[state.number]
             self._placing.withdraw(state)
-            self._finish(self._jobs[state.number], SIGNAL, number)
+            self._outcomes.write(job, None, infrastructure=protocol.CANCELLED)
+            self._finish(job, SIGNAL, number)
 
     def _cancel_all(self, kill: bool) -> None:
         for link in self.hosts.every_link:

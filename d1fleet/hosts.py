@@ -336,9 +336,31 @@ class Hosts:
             transport=link.transport,
             transport_reason=link.transport_reason,
             fingerprint=_fingerprint(link),
+            same_machine=self._other_names(link),
         )
         self._proofs.settle(self.links)
         self._bar(link)
+
+    def _other_names(self, link: HostLink) -> list[str]:
+        """Names of the same machine that take part already: they share its slots."""
+        return [
+            other.host.name
+            for other in self.links
+            if other is not link
+            and other in self._took_part
+            and other.placement is not None
+            and link.placement is not None
+            and other.placement.machine is link.placement.machine
+        ]
+
+    @property
+    def same_machines(self) -> list[list[str]]:
+        """Hosts that are one machine, as far as they take part; machines with one name are left out."""
+        found: dict[Machine, list[str]] = {}
+        for link in self.links:
+            if link.placement is not None and link in self._took_part:
+                found.setdefault(link.placement.machine, []).append(link.host.name)
+        return [names for names in found.values() if len(names) > 1]
 
     def _bar(self, link: HostLink) -> None:
         """Give it work, or no more, whatever holds now."""

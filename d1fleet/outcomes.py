@@ -21,7 +21,7 @@ class ShownJob:
     command: str
     folder: str
     host: str
-    """Empty for this machine."""
+    """Where it ran; empty for this machine."""
     seconds: float | None
     remark: str
     """How it ended where that was not well, or why it ran here."""
@@ -79,15 +79,19 @@ class Outcomes:
         host = job.link.host.name if job.link is not None and message is not None else None
         stayed = job.asker.host if local_reason is not None else None
         remark = local_reason or infrastructure
+        if stayed is not None:
+            remark = f"stayed there: {remark}"
         if host is not None and message is not None:
             counts.by_host[host] += 1
             remark = _remark(message)
             if remark:
                 counts.failed_by_host[host] += 1
-        if len(counts.jobs) < SHOWN_JOBS and stayed is None:
+        if len(counts.jobs) < SHOWN_JOBS:
             folder = os.path.relpath(os.fsdecode(job.request.folder), os.fsdecode(self._folder))
             seconds = message.ran_s if message is not None else None
-            counts.jobs.append(ShownJob(job.words, words.plain(folder), host or "", seconds, remark))
+            counts.jobs.append(
+                ShownJob(job.words, words.plain(folder), host or stayed or "", seconds, remark)
+            )
         if not self._record.wanted:
             return
         self._record.write(

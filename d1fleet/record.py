@@ -50,6 +50,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "transport": "str",
         "transport_reason": "str",
         "fingerprint": "str",
+        "same_machine": "list[str]",
     },
     "host-drained": {"at_s": "float", "host": "str", "reason": "str", "fingerprint": "str"},
     "host-failed": {"at_s": "float", "host": "str", "reason": "str", "fingerprint": "str"},

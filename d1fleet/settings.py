@@ -190,6 +190,15 @@ def find_file(folder: Path) -> Path | None:
     return None
 
 
+def check_file(path: Path) -> None:
+    """Read a d1fleet.yml without following it.
+
+    Raises:
+        UsageError: a value in it cannot be used; it says where.
+    """
+    _from_file(path, _content(path, of_tree=False))
+
+
 # One layer
 
 

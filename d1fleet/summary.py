@@ -28,7 +28,7 @@ def show_summary(
         is_make: it was a build of make's, not of any program.
     """
     if wanted:
-        ours.say("\n".join([*_jobs(coordinator, is_make), *_hosts(coordinator), *_unseen(unseen)]))
+        ours.say("\n".join([*_jobs(coordinator, is_make, unseen), *_hosts(coordinator), *_unseen(unseen)]))
         return
     counts = coordinator.counts
     words = []
@@ -68,11 +68,13 @@ def _count(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def _jobs(coordinator: Coordinator, is_make: bool) -> list[str]:
+def _jobs(coordinator: Coordinator, is_make: bool, unseen: Sequence[Call]) -> list[str]:
     """Which sub-make ran where."""
     counts = coordinator.counts
     if not counts.jobs and not is_make:
         return ["no sub-make came to d1fleet; makes that the program starts itself run on this machine", ""]
+    if not counts.jobs and unseen:
+        return []
     if not counts.jobs:
         return ["there were no sub-makes: one flat makefile has none to spread", ""]
     rows = [("sub-make", "folder", "host", "seconds", "")]
@@ -80,18 +82,24 @@ def _jobs(coordinator: Coordinator, is_make: bool) -> list[str]:
         seconds = f"{job.seconds:.2f}" if job.seconds is not None else ""
         rows.append((job.command, job.folder, job.host or "this machine", seconds, job.remark))
     lines = _table(rows)
-    more = sum(counts.by_host.values()) + sum(counts.here.values()) - len(counts.jobs)
+    more = sum(sum(each.values()) for each in (counts.by_host, counts.here, counts.stayed)) - len(counts.jobs)
     return [*lines, *([f"... and {more} more; --record FILE has all"] if more > 0 else []), ""]
 
 
 def _hosts(coordinator: Coordinator) -> list[str]:
     """How many ran on each host, and what became of it."""
     counts = coordinator.counts
-    rows = [("host", "sub-makes", "failed", "state")]
+    rows = [("host", "sub-makes", "failed", "stayed", "state")]
     for name, state in coordinator.hosts.states:
-        rows.append((name, str(counts.by_host[name]), str(counts.failed_by_host[name]), state))
-    rows += [("this machine", str(count), "", reason) for reason, count in counts.here.most_common()]
-    return _table(rows)
+        ran, failed, stayed = counts.by_host[name], counts.failed_by_host[name], counts.stayed[name]
+        rows.append((name, str(ran), str(failed), str(stayed), state))
+    rows += [("this machine", str(count), "", "", reason) for reason, count in counts.here.most_common()]
+    same = [
+        f"{', '.join(names[:-1])} and {names[-1]} are one machine: they share its slots, and nothing moves"
+        " between them"
+        for names in coordinator.hosts.same_machines
+    ]
+    return [*_table(rows), *same]
 
 
 def _unseen(calls: Sequence[Call]) -> list[str]:

@@ -33,7 +33,7 @@ REASONS: Mapping[str, str] = {
     "full": "no host had room",
     "hosts-are-near": "other hosts were logging in",
     "faster-soon": "a faster host was about to have room",
-    "no-host": "no host would ever take it",
+    "no-host": "no host could take it",
 }
 """Machine words of placement for people. A record may have others: they are shown as they are."""
 
@@ -234,9 +234,9 @@ def _reason(job: Mapping[str, Any]) -> tuple[str, str]:
 def _waited_for(build: Build, job: Mapping[str, Any], asked_s: float, placed_s: float | None) -> str:
     if placed_s is None or placed_s - asked_s < _NOTABLE_S:
         return ""
-    if not any(
-        event["event"] == "host-up" and build.since(event["at_s"]) <= asked_s for event in build.hosts
-    ):
+    ups = [build.since(event["at_s"]) for event in build.hosts if event["event"] == "host-up"]
+    first_s = min(ups, default=placed_s)
+    if first_s - asked_s > (placed_s - asked_s) / 2:
         return "the first hosts to come up"
     return str(_WAITED.get(job["waited_for"], job["waited_for"]))
 
@@ -245,22 +245,41 @@ def _hosts_at(build: Build, now_s: float) -> list[dict[str, Any]]:
     """What each host was at that time."""
     state = {name: ("connecting", "it had not come up yet") for name in build.begin["hosts"]}
     slots: dict[str, str] = {}
+    drained: dict[str, tuple[str, str]] = {}
+    shared = _shared(build)
     for event in build.hosts:
         if build.since(event["at_s"]) > now_s:
             break
         if event["event"] == "host-up":
-            slots[event["host"]] = f"{event['slots']} slots"
-            state[event["host"]] = ("up", slots[event["host"]])
+            count = event["slots"]
+            slots[event["host"]] = f"{count} slot{'' if count == 1 else 's'}{shared.get(event['host'], '')}"
+            # A server says that its host is drained before it has shown that it sees the tree.
+            state[event["host"]] = drained.get(event["host"], ("up", slots[event["host"]]))
         elif event["event"] == "host-undrained" and event["host"] in slots:
             state[event["host"]] = ("up", slots[event["host"]])
         elif event["event"] in ("host-added", "host-undrained"):
             state[event["host"]] = ("connecting", "it had not come up yet")
         else:
-            state[event["host"]] = (
-                "out",
-                f"it {_OUT.get(event['event'], event['event'])}: {event['reason']}",
-            )
+            out = ("out", f"it {_OUT.get(event['event'], event['event'])}: {event['reason']}")
+            state[event["host"]] = out
+        drained.pop(event["host"], None)
+        if event["event"] == "host-drained":
+            drained[event["host"]] = state[event["host"]]
     return [{"host": name, "state": state, "text": text} for name, (state, text) in state.items()]
+
+
+def _shared(build: Build) -> dict[str, str]:
+    """Of hosts that are one machine: with which others each shares its slots, in words."""
+    groups: dict[str, set[str]] = {}
+    for event in build.hosts:
+        names = {event["host"], *event.get("same_machine", ())}
+        if len(names) > 1:
+            group = set().union(*(groups.get(name, {name}) for name in names))
+            groups.update(dict.fromkeys(group, group))
+    return {
+        name: f" that it shares with {', '.join(sorted(group - {name}))}: they are one machine"
+        for name, group in groups.items()
+    }
 
 
 def _span(build: Build, job: Mapping[str, Any]) -> tuple[float, float]:

@@ -312,12 +312,13 @@ def trust(folder: str) -> None:
 
     A tree that you got from others can bring settings that run commands. Read the file first.
     """
-    from ..settings import find_file
+    from ..settings import check_file, find_file
     from ..trust import trust as follow
 
     file = find_file(Path(folder).resolve())
     if file is None:
         raise UsageError(f"there is no d1fleet.yml in {folder} or above it", "name the folder that has one")
+    check_file(file)
     follow(file)
     click.echo(f"{file} is followed from now on, until it changes")
 

@@ -42,6 +42,7 @@ def up(host: str, at_s: float, slots: int = 4) -> dict[str, Any]:
         "transport": "pipes",
         "transport_reason": "",
         "fingerprint": "",
+        "same_machine": [],
     }
 
 
@@ -198,6 +199,28 @@ def test_one_that_stayed_on_the_host_that_called_it() -> None:
     assert "  called by job 1 on birch" in text
     assert "It stayed on birch, because a free slot where it was called is as good as one elsewhere." in text
     assert (told["placed_s"], told["beside"], told["outcome"]) == (None, [], "ran where it was called")
+
+
+def test_a_host_that_was_drained_from_the_start_says_so() -> None:
+    """Its server says it before it has shown that it sees the tree."""
+    events = [out("host-drained", "alder", 0.1, "new kernel"), up("alder", 0.2)]
+    stayed = job(1, host=None, local_reason="no host can take part", reason="no-host")
+    assert "alder: it got no more sub-makes: new kernel" in story("1", *events, stayed)[1]
+    events += [out("host-undrained", "alder", 0.3)]
+    assert "no more sub-makes" not in story("1", *events, stayed)[1]
+
+
+def test_hosts_that_are_one_machine_share_its_slots() -> None:
+    events = [up("alder", 0.1), up("birch", 0.2) | {"same_machine": ["alder"]}]
+    text = story("1", *events, job(1))[1]
+    assert "4 slots that it shares with birch: they are one machine" in text
+    assert "4 slots that it shares with alder: they are one machine" in text
+
+
+@pytest.mark.parametrize(("up_s", "waited"), [(1.1, "a host with room for it"), (2.9, "the first hosts")])
+def test_hosts_are_blamed_for_coming_late_only_where_they_did(up_s: float, waited: str) -> None:
+    late = job(1, span=(1, 3, 4), waited_for="full")
+    assert f"having waited 2.00 s for {waited}" in story("1", up("alder", up_s), late)[1]
 
 
 def test_a_digit_that_is_no_number_is_a_word() -> None:
