@@ -62,6 +62,7 @@ def fleet_build(
     """Start it; it is ended with the block. Its stdout is a pipe to us, or /dev/null."""
     record = folder.path / "record"
     record.unlink(missing_ok=True)
+    stage.forget()
     argv = stage.d1fleet(hosts=hosts, sshd=sshd, record=record, slots=slots, more=more)
     with Build(folder, [*argv, *make_arguments], stage.environment, PIPE if piped else None) as build:
         yield FleetBuild(build, Arrivals([Tail(record)], [UP, FAILED]), sshd)

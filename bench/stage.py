@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -56,7 +57,12 @@ class Stage:
             for name, value in os.environ.items()
             if name not in _NOT_OURS and not name.startswith(_PREFIXES)
         }
-        return {**kept, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(self.scratch / "cache"), **self._here}
+        places = {f"XDG_{name.upper()}_HOME": str(self.scratch / name) for name in ("cache", "state")}
+        return {**kept, "PYTHONPATH": str(ROOT), **places, **self._here}
+
+    def forget(self) -> None:
+        """Let the next build know nothing of those before: what is short would stay here."""
+        shutil.rmtree(self.scratch / "state", ignore_errors=True)
 
     @property
     def _here(self) -> dict[str, str]:
