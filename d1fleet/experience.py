@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 
+from . import history_file
 from .history import History, Known, job_key
-from .history_file import load_history, save_history
 from .machines import Machine
 from .words import LONGEST
 
@@ -24,7 +24,7 @@ class Experience:
     def __init__(self, project: str, tree: bytes, history: History | None = None) -> None:
         self._project = project
         self._tree = tree
-        self._history = load_history() if history is None else history
+        self._history = history_file.load_history() if history is None else history
 
     def key(self, folder: bytes, arguments: Sequence[bytes]) -> bytes:
         """What names a job over builds."""
@@ -51,7 +51,7 @@ class Experience:
         for name, machine in machines.items():
             for each in {name, *(host.name for host in machine.names)}:
                 self._history.is_fast(each, machine.speed, machine.sureness, time.time())
-        save_history(self._history)
+        history_file.save_history(self._history)
 
 
 def goal_of(arguments: Sequence[bytes]) -> str:

@@ -301,12 +301,15 @@ class Hosts:
         the machine says now, unless another name of it takes part.
         """
         machine = self._machines.setdefault(hello.machine or link.host.name, Machine(slots=1))
-        # Its own word that it is this very machine must not decide how much runs here.
+        # Its own word that it is this very machine must not decide how much runs here; the inventory may.
         claims = hello.machine == machine_identity() and not _is_here(link.host)
-        if not claims and not any(
+        slots = link.host.slots if claims else hello.slots
+        if slots is None:
+            return machine
+        if not any(
             other.open and other.placement and other.placement.machine is machine for other in self.links
         ):
-            machine.slots, machine.cpus = max(1, hello.slots), max(1, hello.cpus)
+            machine.slots, machine.cpus = max(1, slots), max(1, hello.cpus)
             self._experience.of_machine(machine, hello.machine, link.host.name)
         return machine
 

@@ -73,8 +73,6 @@ class Stage:
         self.records.mkdir()
 
         def program(number: int) -> list[str]:
-            # Where a sub-make runs is the row's to say: one that was short before would stay here.
-            shutil.rmtree(self.folder / "home/.local/state/d1fleet/history", ignore_errors=True)
             record = ["--record", str(self.records / str(number))]
             return [sys.executable, str(PROGRAM), "build", *hosts, *record, *row.options]
 

@@ -79,11 +79,15 @@ def test_commands_for_our_machine(desk: Desk, arguments: list[str]) -> None:
     assert isinstance(parent.asker, Waiting) and not parent.asker.answers
 
 
-def test_it_says_that_it_is_this_very_machine(desk: Desk) -> None:
-    """How much runs here is ours to say."""
-    before = desk.coordinator._here.slots
-    desk.come(STRANGER, slots=60000, machine=machine_identity())
-    assert desk.coordinator._here.slots == before
+@pytest.mark.parametrize(("said", "slots"), [(None, 3), (4, 4)])
+def test_it_says_that_it_is_this_very_machine(tmp_path: Path, said: int | None, slots: int) -> None:
+    """How much runs here is ours to say; the inventory is ours, too."""
+    desk = Desk(tmp_path, [Host(STRANGER, slots=said)], local_slots=3)
+    try:
+        desk.come(STRANGER, slots=60000, machine=machine_identity())
+        assert desk.coordinator._here.slots == slots
+    finally:
+        desk.close()
 
 
 def test_run_times_that_cannot_be(desk: Desk) -> None:
