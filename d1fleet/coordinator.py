@@ -245,7 +245,8 @@ class Coordinator:
             flags = flags_of(ask)
             ours = self.top is not None and self.top.is_ours(request.jobserver, flags.fifo)
             asker = ShimAsker(self.loop, shim, request, flags, self.top if ours else None, self._stopwatch)
-            self._saw_ours = self._saw_ours or ours
+            told = request.jobserver is not None or flags.fifo is not None
+            self._saw_ours = self._saw_ours or (ours and told)
             if self.top is not None and not ours:
                 self._say_left(ask)
         except Exception:
@@ -265,6 +266,9 @@ class Coordinator:
         """
         if variable(ask.environment, b"MAKELEVEL") == b"1" and not self._said_left and not self._saw_ours:
             self._said_left = True
+            if self.top is not None:
+                self.top.close()
+                self.top = None
             words.say(
                 "the makefile sets -j itself, so that make has left the build's own -j: take that line out,"
                 " or local recipes and sub-makes run as the makefile says"
