@@ -258,7 +258,9 @@ class Coordinator:
         job = self._new_job(asker, ask, _device(ask.folder))
         shim.on_signal = lambda number: self._shim_signal(job, number)
         shim.on_gone = lambda: self._asker_gone(job)
-        self._guard(job, lambda: self._take_up(job))
+        # A closed `top` has left; while it is there, whoever is not its own brings a jobserver along.
+        brings_own = self.top is not None and not ours
+        self._guard(job, lambda: self._take_up(job, brings_own))
 
     def _say_left(self, ask: protocol.Ask) -> None:
         """A sub-make has its tokens from elsewhere. At the first level that is the makefile's doing, unless
@@ -306,9 +308,12 @@ class Coordinator:
         if known is not None:
             state.expected_s, state.memory_bytes, state.last = known.seconds, known.memory_bytes, known.host
 
-    def _take_up(self, job: Job) -> None:
+    def _take_up(self, job: Job, brings_own: bool = False) -> None:
         self._describe(job)
         reason = self._stays(job)
+        if reason is None and brings_own and job.state.weight > 1:
+            # Its recipe keeps its slot, so a machine that is ours as well might never have as many free.
+            reason = "it has a -j of its own, and a jobserver that is not the build's"
         if reason is None and self.hosts.links and not self.hosts.shares(job.device):
             reason = "its folder is outside the tree that hosts share"
         if self._ending or self._interrupted:

@@ -44,7 +44,7 @@ LOCAL: Sequence[tuple[str, str]] = (
     ("its folder is outside the tree*", "--trees PATH names further folders that all hosts share"),
     ("there are no hosts", "--hosts or --inventory names some"),
     ("no host can take part", "see what became of the hosts"),
-    ("it has a -j of its own", "it has its own jobserver, and its sub-makes may go elsewhere"),
+    ("it has a -j of its own*", "it has its own jobserver, and its sub-makes may go elsewhere"),
     ("the host that it was given to would not start it", "it was refused before it began"),
     ("no host", "--strict forbids that it runs on this machine"),
     ("it cannot be asked of a host*", "the call does not fit into what a host can be sent"),

@@ -14,12 +14,13 @@ LIMIT_S = 40.0
 pytestmark = pytest.mark.timeout(120)
 
 CARGO = """\
-import os, subprocess
+import os, subprocess, sys
 read, write = os.pipe()
 os.write(write, b"+++")
 auth = f"{read},{write}"
 environment = dict(os.environ, MAKEFLAGS=f"-j --jobserver-fds={auth} --jobserver-auth={auth}")
-raise SystemExit(subprocess.call(["make", "-s", "-C", "native"], env=environment, pass_fds=(read, write)))
+call = ["make", "-s", "-C", "native", *sys.argv[1:]]
+raise SystemExit(subprocess.call(call, env=environment, pass_fds=(read, write)))
 """
 """What cargo does for the build script of a crate that calls make."""
 
@@ -42,10 +43,12 @@ def _build(folder: Path, files: dict[str, str], slots: int) -> subprocess.Comple
     )
 
 
-def test_a_program_in_between_has_a_jobserver_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", ["", "-j2", "-j"])
+def test_a_program_in_between_has_a_jobserver_of_its_own(tmp_path: Path, jobs: str) -> None:
+    """Also where it wants as many slots as there are, while its own recipe has one of them."""
     names = " ".join(f"p{number}" for number in range(6))
     files = {
-        "Makefile": f"all: x {names}\nx: ; @sleep 0.3; python3 cargo.py\n"
+        "Makefile": f"all: x {names}\nx: ; @sleep 0.3; python3 cargo.py {jobs}\n"
         f"{names}: ; @$(MAKE) -s --no-print-directory -C other X=$@\n.PHONY: all x {names}\n",
         "cargo.py": CARGO,
         "native/Makefile": "all: ; @echo native\n",
