@@ -156,8 +156,16 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _is_over(process: subprocess.Popen[bytes], limit_s: float) -> bool:
-    """Has it ended, now or within `limit_s`? It is not waited for, so that its number stays its own."""
-    pidfd = os.pidfd_open(process.pid)
+    """Has it ended, now or within `limit_s`? It is not waited for, so that its number stays its own.
+
+    A login that is cut short is ended by two threads: what one has waited for is over for the other.
+    """
+    if process.returncode is not None:
+        return True
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return True
     try:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
@@ -173,8 +181,9 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
+    if process.returncode is None:  # else its number may be another's by now
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
 
 
 class OpenSshChannel(pipes.PipeChannel):

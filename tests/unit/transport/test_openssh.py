@@ -381,6 +381,14 @@ def test_a_login_under_way_is_cut_short_by_the_end_of_the_build(tmp_path: Path) 
         connector(Host("127.0.0.1", port=1, transport="openssh"))
 
 
+def test_what_another_thread_has_waited_for_is_over() -> None:
+    """Its number may belong to anybody by then."""
+    with subprocess.Popen(["true"], start_new_session=True) as process:
+        process.wait()
+        assert openssh._is_over(process, 5.0)
+        openssh._kill_group(process)
+
+
 def test_a_stubborn_proxy_goes_too(tmp_path: Path) -> None:
     script = tmp_path / "stubborn"
     script.write_text(f"#!/bin/sh\ntrap '' TERM HUP\necho $$ > {tmp_path}/pid\nwhile :; do sleep 60; done\n")
