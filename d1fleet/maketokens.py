@@ -152,6 +152,10 @@ class MakeTokens:
         """The coordinator wants tokens back."""
         self._act(self._account.recall(count, self._loop.now()))
 
+    def stirred(self) -> None:
+        """A sub-make that the make has called is over."""
+        self._act(self._account.stirred(self._loop.now()))
+
     def tick(self, patient: bool = False) -> None:
         """Time has passed. `patient`: an offer may lie there, for nobody else waits for it."""
         if isinstance(self.channel, TokenFifo):
@@ -185,7 +189,8 @@ class MakeTokens:
                 if not account.spare or account.offered:
                     continue
                 if not self._host.take_slot(self._probes > 0):
-                    continue  # tried again with the next tick
+                    self._act(account.no_slot(self._loop.now()))
+                    continue  # tried again with the next tick, if it still is there
                 self._probes = max(0, self._probes - 1)
                 self._slots += 1
                 self.channel.offer()

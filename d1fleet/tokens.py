@@ -53,6 +53,8 @@ class Account:
         self._since = now
         self._turns: deque[float] = deque()
         """When each token came, oldest first."""
+        self._came_back = False
+        """What is spare has been the make's until now."""
 
     @property
     def hungry(self) -> bool:
@@ -68,6 +70,7 @@ class Account:
         """The coordinator gave `count` tokens."""
         self._wanting = False
         self.spare += count
+        self._came_back = False
         self._since = now
         self._turns.extend([now] * count)
         return self._settle(now)
@@ -83,6 +86,25 @@ class Account:
         self.spare -= 1
         self.offered += 1
         self._since = now
+
+    def no_slot(self, now: float) -> list[Action]:
+        """An "offer" could not be carried out, for want of a slot. A token that has just come back goes at
+        once to where there is one, and the make asks for another: it may be worth a probe.
+        """
+        if not self._came_back:
+            return []
+        self._came_back = False
+        self._want_at = now
+        actions = self._give_back(self.spare) + self._settle(now)
+        return sorted(actions, key=_wants_first)
+
+    def stirred(self, now: float) -> list[Action]:
+        """A sub-make of this make has ended, so recipes may have become ready: ask at once, however often
+        the make has left offers alone.
+        """
+        self._pause_s = PATIENCE_S
+        self._want_at = min(self._want_at, now)
+        return self._settle(now)
 
     def taken(self, now: float) -> list[Action]:
         """The make has read the offer: it has work for more."""
@@ -102,14 +124,13 @@ class Account:
             raise ValueError(f"{count} tokens came back, {self.held} were held")
         self.held -= count
         self.spare += count
+        self._came_back = True
         self._since = now
         over = 0
         while over < count and over < len(self._turns) and now - self._turns[over] > TURN_S:
             over += 1
         self._want_at = now if over else self._want_at
-        actions = self._give_back(over) + self._settle(now)
-        # Who waits for a token is served when one comes back: this make has to be among them by then.
-        return sorted(actions, key=lambda action: action[0] != "want")
+        return sorted(self._give_back(over) + self._settle(now), key=_wants_first)
 
     def withdrawn(self, now: float) -> list[Action]:
         """A "withdraw" was carried out: the make had no use for the token."""
@@ -151,3 +172,8 @@ class Account:
             self._wanting = True
             actions.append(("want", 1))
         return actions
+
+
+def _wants_first(action: Action) -> bool:
+    """Who waits for a token is served when one comes back: this make has to be among them by then."""
+    return action[0] != "want"

@@ -121,6 +121,8 @@ class Asked:
     def _end(self, verb: bytes, value: int = 0) -> None:
         self.close()
         self._shim.reply(verb, value)
+        if self.placed and self.attempt.tokens is not None:
+            self.attempt.tokens.stirred()
 
     def close(self) -> None:
         """Give everything back; before the shim has its answer, for the make above waits for it."""

@@ -115,6 +115,33 @@ def test_within_its_turn_a_token_is_offered_again() -> None:
     assert account.released(1, TURN_S / 2) == [("offer", 1)]
 
 
+def test_a_token_that_comes_back_to_no_slot_goes_on_at_once() -> None:
+    """The machine is full, others may not be: the make asks anew, and what it had is there for its answer."""
+    account = Account(0.0)
+    account.granted(1, 0.0)
+    account.offer_made(0.0)
+    assert account.taken(0.0) == [("want", 1)]
+    assert account.granted(1, 0.1) == [("offer", 1)]
+    assert account.no_slot(0.1) == []  # one that has just come waits for a slot to get free
+    assert account.tick(0.1 + PATIENCE_S) == [("return", 1)]
+    assert account.released(1, 0.2) == [("offer", 1)]
+    assert account.no_slot(0.2) == [("want", 1), ("return", 1)]
+    assert account.total == 0
+
+
+def test_where_a_sub_make_has_ended_it_asks_at_once() -> None:
+    account, now = Account(0.0), 0.0
+    for _ in range(6):
+        account.granted(1, now)
+        account.offer_made(now)
+        account.withdrawn(now + PATIENCE_S)
+        now += LONGEST_PAUSE_S
+    now -= LONGEST_PAUSE_S / 2
+    assert account.tick(now) == []
+    assert account.stirred(now) == [("want", 1)]
+    assert account.hungry
+
+
 def test_more_back_than_it_took() -> None:
     account = _account(tokens=1)
     with pytest.raises(ValueError, match="2 tokens came back, 1 were held"):
@@ -153,10 +180,14 @@ class Traffic(RuleBasedStateMachine):
                 self.returned += count if verb == "return" else 0
             elif verb == "offer":
                 assert self.pipe == 0, "a second offer would not fit in the pipe"
+                if self.account.offered or not self.account.spare:
+                    continue
                 if self.slots:
                     self.slots -= 1
                     self.pipe = 1
                     self.account.offer_made(self.now)
+                else:
+                    self.act(self.account.no_slot(self.now))
             elif self.pipe:
                 self.pipe = 0
                 self.slots += 1
@@ -166,6 +197,10 @@ class Traffic(RuleBasedStateMachine):
     def tick(self, elapsed: float) -> None:
         self.now += elapsed
         self.act(self.account.tick(self.now))
+
+    @rule()
+    def sub_make_ends(self) -> None:
+        self.act(self.account.stirred(self.now))
 
     @precondition(lambda self: self.to_server)
     @rule()
