@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.containers import ContainerHosts
 from tests.packages.trees import BuildFailed
+from tests.trees.database import Rules, read_rules
 from tests.trees.figures import Figures
 from tests.trees.plan import Make, figures, scaled, work_s
 from tests.trees.stamp import tracing_environment
@@ -94,6 +95,14 @@ class Place:
         host = self.containers[0]
         command = f"cd {shlex.quote(str(tree.folder))} && exec {shlex.join(words)}"
         return self._timed(self.containers.ssh(host.name, command), self.shared, {}, f"{tree.name}-plain")
+
+    def rules(self, tree: Tree) -> Rules:
+        """What targets wait for, by the makes that find everything made after a build by `plain`."""
+        host, name = self.containers[0], f"{tree.name}-rules"
+        command = f"cd {shlex.quote(str(tree.folder))} && exec make -p {shlex.join(tree.goals)}"
+        self._timed(self.containers.ssh(host.name, command), self.shared, {}, name)
+        with (self.shared / f"{name}.log").open(errors="replace") as log:
+            return read_rules(log)
 
     def fleet(self, tree: Tree, trace: Path | None = None, **environment: str) -> Built:
         """d1fleet on all hosts; the coordinator and its own recipes are on this machine, without a limit."""
@@ -183,10 +192,11 @@ def measure(
     last = place.fleet(tree) if second else first
     trace = place.shared / f"{tree.name}.trace"
     traced = place.plain(tree, trace)
-    plan = scaled(plan_of(read(trace)), plain.wall_s / traced.wall_s)
+    rules = place.rules(tree)
+    plan = scaled(plan_of(read(trace), rules), plain.wall_s / traced.wall_s)
     known = figures(plan, len(place.containers), SLOTS)
     place.fleet(tree, trace)
-    recipes, before = plain_recipes(read(trace))
+    recipes, before = plain_recipes(read(trace), rules)
     use = utilisation(recipes, before, len(place.containers), SLOTS)
     found = Figures(
         tree.name,

@@ -115,6 +115,15 @@ def test_recipes_of_one_make_fill_one_host_at_most() -> None:
     assert utilisation(others, before, 2, 1).contended_s == 3
 
 
+def test_what_is_waited_for_by_way_of_targets_without_recipes() -> None:
+    trace = [ran("bfd", 0, 2), ran("zlib", 2, 3), ran("gas", 3, 4, needs="maybe-bfd")]
+    rules = {"/tree": {"gas": ("maybe-zlib",), "maybe-bfd": ("also",), "also": ("bfd", "maybe-bfd")}}
+    assert [step.after for step in plan_of(trace).steps] == [frozenset()] * 3
+    assert plan_of(trace, rules).steps[2].after == {0}
+    rules["/tree"]["maybe-zlib"] = ("zlib",)
+    assert plan_of(trace, rules).steps[2].after == {0, 1}
+
+
 def test_lines_of_one_target_are_one_step() -> None:
     make = plan_of([ran("a", 0, 1), Ran("a2", "", "h", 1, 1, 0, "/tree", "a", "", (), 1, 3, 0, 0.0)])
     assert make == Make("/tree", (Step("a", 3.0),))
