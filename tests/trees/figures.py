@@ -20,7 +20,7 @@ class Figures:
         first_s, second_s: d1fleet; the second with the first one's history. 0 where there was none.
         bound: the speed-up that the tree allows at most on this fleet; schedule: one that could be had. Both
             from a recipe trace of plain make on one host; 0 where there is none.
-        contended_s: how long a traced build had enough recipes ready to fill all slots.
+        contended_s: how long a traced build had enough recipes ready to fill all slots, once hosts were up.
         busy_share: slots busy then; 1 where that was never so.
         cpu_share: processor time that hosts used, of what they had, over the last build.
         jobs: how many sub-makes were dispatched.

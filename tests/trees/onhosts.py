@@ -55,11 +55,13 @@ class Built:
     Attributes:
         cpu_share: processor time that the hosts used, of what they had meanwhile.
         jobs: the events of d1fleet's record about sub-makes.
+        hosts_up_s: when the last host could take some, CLOCK_BOOTTIME.
     """
 
     wall_s: float
     cpu_share: float = 0.0
     jobs: Sequence[Mapping[str, object]] = ()
+    hosts_up_s: float = 0.0
 
     @property
     def dispatched(self) -> int:
@@ -118,7 +120,8 @@ class Place:
         used_s = sum(host.cpu_s() for host in hosts) - before_s
         events = [json.loads(line) for line in record.read_text().splitlines()]
         jobs = [event for event in events if event["event"] == "job"]
-        return Built(built.wall_s, used_s / (self.cpus * len(hosts) * built.wall_s), jobs)
+        up_s = max(event["at_s"] for event in events if event["event"] == "host-up")
+        return Built(built.wall_s, used_s / (self.cpus * len(hosts) * built.wall_s), jobs, up_s)
 
     def forget(self) -> None:
         """Let the next build be a first one: what builds remember of trees is kept in the shared folder."""
@@ -195,9 +198,9 @@ def measure(
     rules = place.rules(tree)
     plan = scaled(plan_of(read(trace), rules), plain.wall_s / traced.wall_s)
     known = figures(plan, len(place.containers), SLOTS)
-    place.fleet(tree, trace)
+    fleet = place.fleet(tree, trace)
     recipes, before = plain_recipes(read(trace), rules)
-    use = utilisation(recipes, before, len(place.containers), SLOTS)
+    use = utilisation(recipes, before, len(place.containers), SLOTS, fleet.hosts_up_s)
     found = Figures(
         tree.name,
         place.words,

@@ -60,6 +60,7 @@ def test_utilisation_counts_only_while_enough_is_ready() -> None:
     assert found.contended_s == 4
     assert found.busy_share == pytest.approx((2 + 1 + 1 + 2) / 8)
     assert found.over_all_share == pytest.approx(8 / 12)
+    assert utilisation(trace, before, 1, 2, from_s=3.5).contended_s == 0.5
     with pytest.raises(ValueError):
         utilisation([*trace, ran("z", 0, 1)], before, 1, 2)
 

@@ -142,7 +142,11 @@ class Utilisation:
 
 
 def utilisation(
-    trace: Sequence[Ran], before: Mapping[str, frozenset[str]], hosts: int, slots: int
+    trace: Sequence[Ran],
+    before: Mapping[str, frozenset[str]],
+    hosts: int,
+    slots: int,
+    from_s: float = 0.0,
 ) -> Utilisation:
     """Of a build whose structure is known.
 
@@ -150,6 +154,7 @@ def utilisation(
         before: by target, the targets that have to end before it may start (`plan.order`). A recipe is ready
             from their end on, whoever has asked for it by then; one without any from the first start.
         slots: of each host. Recipes of one make cannot fill more than these, however many are ready.
+        from_s: when the hosts were there: what is ready before has no slots to fill.
 
     Raises:
         ValueError: the trace has other targets, or one twice.
@@ -168,7 +173,8 @@ def utilisation(
     total = hosts * slots
     contended_s = used_s = 0.0
     for start, end, ready, running in _together(_capped(wanted.values(), slots), at_once(trace)):
-        if ready >= total:
+        start = max(start, from_s)
+        if ready >= total and start < end:
             contended_s += end - start
             used_s += min(running, total) * (end - start)
     whole_s = makespan_s(trace)
