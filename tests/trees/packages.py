@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +67,13 @@ def _binutils(tree: Path) -> None:
 
 
 def _lz4(tree: Path) -> None:
-    """A small package with a recursive make; its binary part under fakeroot, as most packages' once was."""
+    """A small package with a recursive make; its binary part under fakeroot, as most packages' once was.
+
+    A folder `build` in its sources is taken for that goal of debian/rules: all would be the binary part's.
+    """
     install(["debhelper", "dpkg-dev", "fakeroot"])
     fetch_source("lz4", "", tree / "source", default_cache())
+    shutil.rmtree(tree / "source/build")
     control = tree / "source/debian/control"
     control.write_text(control.read_text().replace("Rules-Requires-Root: no\n", ""))
 
