@@ -437,6 +437,7 @@ class Coordinator:
 
     def _take_up_from_host(self, job: Job, asker: HostAsker, parent: Job) -> None:
         link = asker.link
+        self._desk.called(parent)
         self._describe(job)
         reason = self._stays(job)
         if self._ending or self._interrupted or parent.abandoned:

@@ -92,6 +92,10 @@ class Job:
         self.recalls = 0
         self.wants = False
         """Has its make asked for another token, and not got it yet?"""
+        self.probe_pause_s: float | None = None
+        """How long its make waits for a probe; 0 once it has called a sub-make, None until it wants one."""
+        self.probe_at = 0.0
+        """When it may have that."""
         self.reason = ""
         """Why it went where it is, in placement's word."""
         self.candidates: tuple[tuple[str, float], ...] = ()

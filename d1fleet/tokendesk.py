@@ -14,6 +14,12 @@ PROBE_S = 0.1
 one more recipe is started there: it may be a sub-make. If it was one, the next follows at once. A guess.
 """
 
+UNPROVEN_S = 0.4
+"""A make that has called no sub-make yet gets its first probe so long after it could have used one, and each
+further one after twice the time: most makes never call any, and a probe that starts a plain recipe keeps a
+token from those that do. A guess: a few probes of others.
+"""
+
 
 class TokenDesk:
     """Serves the makes of all jobs on hosts.
@@ -35,6 +41,8 @@ class TokenDesk:
         """Machines for which a timer runs until then."""
         self._probes: list[float] = []
         """When probes were given that have not been seen to lead anywhere."""
+        self._waited_for: set[Job] = set()
+        """Jobs for which a timer runs until they may have a probe."""
         self._placing = placing
         self._wanting: dict[Machine, dict[Job, None]] = {}
         """Jobs whose makes could use a token that their machine had no slot for."""
@@ -54,7 +62,7 @@ class TokenDesk:
             return
         machine = host.machine
         has_slot = self._placing.may_offer(machine)
-        if self._placing.waiting or not (has_slot or self._may_probe(machine)):
+        if self._placing.waiting or not (has_slot or (self._is_due(job) and self._may_probe(machine))):
             self._wanting.setdefault(machine, {})[job] = None
         elif source.take():
             job.wants = False
@@ -65,9 +73,30 @@ class TokenDesk:
                 now = self._loop.now()
                 self._probe_at[machine] = now + PROBE_S
                 self._probes.append(now)
+                job.probe_pause_s = 2 * (job.probe_pause_s or 0.0)
+                job.probe_at = now + job.probe_pause_s
             job.send(protocol.Offer(job.attempt, 1, probe=not has_slot))
         else:
             source.wait(lambda: self._serve(job), job.depth)
+
+    def _is_due(self, job: Job) -> bool:
+        """Is it the job's time for a probe?"""
+        now = self._loop.now()
+        if job.probe_pause_s is None:
+            job.probe_pause_s = UNPROVEN_S
+            job.probe_at = now + UNPROVEN_S
+        if now < job.probe_at and job not in self._waited_for:
+            self._waited_for.add(job)
+            self._loop.call_at(job.probe_at, lambda: self._wait_is_over(job))
+        return now >= job.probe_at
+
+    def _wait_is_over(self, job: Job) -> None:
+        self._waited_for.discard(job)
+        self.serve()
+
+    def called(self, job: Job) -> None:
+        """The job's make has called a sub-make: where one is may be more."""
+        job.probe_pause_s = job.probe_at = 0.0
 
     def _may_probe(self, machine: Machine) -> bool:
         """Never more probes at once than others are idle: what one more finds would have to stay."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from d1fleet import protocol
 from d1fleet.job import Phase
 from d1fleet.jobserver import TokenPool
 from d1fleet.placement import HostState, JobState, Machine, Scheduler
-from d1fleet.tokendesk import PROBE_S, TokenDesk
+from d1fleet.tokendesk import PROBE_S, UNPROVEN_S, TokenDesk
 
 TREE = frozenset(["tree"])
 
@@ -45,8 +46,8 @@ class Fleet:
             self.placing.join(host, 0.0)
         self.said: list[protocol.Message] = []
 
-    def job(self, host: int = 0, depth: int = 0) -> Any:
-        """A job that runs on a host."""
+    def job(self, host: int = 0, depth: int = 0, *, unproven: bool = False) -> Any:
+        """A job that runs on a host, and has called a sub-make, or not yet."""
         state = JobState(len(self.said) + 1, self.time, group="tree", taken=1)
         self.placing.use(self.hosts[host].machine, 1)
         return _Job(
@@ -61,6 +62,8 @@ class Fleet:
             tokens=0,
             credit=0,
             recalls=0,
+            probe_pause_s=None if unproven else 0.0,
+            probe_at=0.0,
             send=self.said.append,
         )
 
@@ -251,6 +254,39 @@ def test_after_a_probe_that_went_elsewhere_the_next_follows() -> None:
         fleet.desk.credited(job, job.credit + 1)
         fleet.desk.want(job)
         assert fleet.offers == probes * [True]
+
+
+def test_a_make_that_has_called_nothing_waits_longer_each_time() -> None:
+    fleet = Fleet(1)
+    job = fleet.job(unproven=True)
+    fleet.idle = 1
+    given: list[float] = []
+    fleet.desk.want(job)
+    for _ in range(400):
+        fleet.passes(PROBE_S / 5)
+        if len(fleet.offers) > len(given):
+            given.append(fleet.time)
+            fleet.desk.returned(job, 1)
+            fleet.desk.want(job)
+    waits = [later - earlier for earlier, later in pairwise([0.0, *given])]
+    assert waits == [pytest.approx(UNPROVEN_S * 2**number, abs=2 * PROBE_S) for number in range(len(waits))]
+    assert len(waits) == 4
+    fleet.desk.called(job)
+    fleet.passes(PROBE_S)
+    fleet.desk.serve()
+    assert len(fleet.offers) == 5
+
+
+def test_one_that_calls_sub_makes_is_not_kept_waiting_by_one_that_does_not() -> None:
+    fleet = Fleet(1, 1)
+    fleet.idle = 1
+    leaf, wide = fleet.job(0, unproven=True), fleet.job(1)
+    fleet.desk.want(leaf)
+    fleet.passes(PROBE_S)
+    assert fleet.offers == []
+    fleet.desk.want(wide)
+    fleet.passes(PROBE_S)
+    assert (leaf.tokens, wide.tokens) == (0, 1)
 
 
 def test_no_probe_where_room_is_kept_for_a_job() -> None:
