@@ -69,6 +69,7 @@ PARTS = (
     Part("kill-stop", ("-m", "", "tests/kill/test_stop.py")),
     Part("trouble", ("-m", "", "tests/trouble")),
     Part("containers", ("-m", "", "tests/containers")),
+    Part("distcc", ("-m", "", "tests/distcc")),
     Part("roles", ("-m", "", "tests/roles")),
     Part("fuzz", ("-m", "", "tests/fuzz")),
 )

@@ -19,6 +19,7 @@ from ..errors import D1fleetError, UsageError
 from ..inherited import default_child_signal, fill_closed_streams, forget_coerced_locale
 from ..makeargs import is_long_option
 from ..words import say
+from .distcc import env, run
 from .simulate import simulate
 
 _INTERRUPTED = 130
@@ -186,7 +187,8 @@ def cli() -> None:
     """Spread a make build's sub-makes over many hosts."""
 
 
-cli.add_command(simulate)
+for command in (run, env, simulate):
+    cli.add_command(command)
 
 
 @cli.command(
@@ -257,13 +259,13 @@ def build(rest: list[str] | tuple[int | None, list[str]], /, command: bool, **op
         os.getcwd()
     except OSError as error:
         raise UsageError("this folder is no longer there", "cd to one that is") from error
-    from ..build import run
+    from ..build import run as run_build
     from ..program import Program
     from ..settings import load_settings
 
     given = {name: value for name, value in options.items() if value not in (None, ())}
     settings = load_settings(given)
-    sys.exit(run(settings, Program(rest[1], rest[0]) if isinstance(rest, tuple) else rest))
+    sys.exit(run_build(settings, Program(rest[1], rest[0]) if isinstance(rest, tuple) else rest))
 
 
 @cli.command(short_help="Let a host finish what it has, and give it no more.")

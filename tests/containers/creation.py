@@ -89,8 +89,9 @@ def start(settings: Settings, access: Access, host: Host, image: str) -> None:
         f"--ip={host.address}",
         # The same after a restart: neighbours remember it.
         f"--mac-address=02:d1:{ipaddress.IPv4Address(host.address).packed.hex(':')}",
-        # Packet filters of its own.
+        # Packet filters of its own, and services with a mount namespace of theirs.
         "--cap-add=NET_ADMIN",
+        "--cap-add=SYS_ADMIN",
         *labels(settings.name, folder),
         *(f"--volume={path}:{path}" for path in settings.volumes),
     ]

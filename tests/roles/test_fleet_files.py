@@ -309,3 +309,141 @@ def test_the_report_of_a_check_promises_nothing() -> None:
         "demo: cannot be enrolled, see above: birch",
         "Nothing was changed. To enrol them, run it again without --check.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("d1fleet_distcc_port", 70000, "d1fleet_distcc_port is 70000: it has to be from 1 to 65535"),
+        ("d1fleet_distcc_jobs", 0, "from 1 to 4096"),
+        ("d1fleet_distcc_networks", ["0.0.0.0/0"], "open to the world"),
+        ("d1fleet_distcc_networks", ["lan"], "Write networks as"),
+        ("d1fleet_distcc_options", ["cpp"], "cpp wants lzo"),
+        ("d1fleet_distcc_options", ["gzip"], "value of d1fleet_distcc_options must be one or more of"),
+        ("d1fleet_address", "alder", "one that peers can use"),
+        ("d1fleet_address", "::1", "one that peers can use"),
+        ("d1fleet_default_project", "other", "d1fleet_default_project is other: the host is in demo alone"),
+        ("d1fleet_distc", True, "there is no variable d1fleet_distc (did you mean d1fleet_distcc?)"),
+    ],
+)
+def test_values_for_distcc_that_cannot_be_meant(variable: str, value: Any, words: str) -> None:
+    (fault,) = of_one(**{variable: value})["faults"]
+    assert fault.startswith("alder: ")
+    assert words in fault
+
+
+# Members: who reaches whose distcc
+
+
+def _member(number: int, **more: Any) -> dict[str, Any]:
+    four = {"address": f"192.0.2.{number}", "prefix": "24"}
+    return {
+        "known": True,
+        "address": "",
+        "host": "",
+        "default4": four,
+        "default6": {},
+        "addresses": [f"192.0.2.{number}", "127.0.0.1", f"10.7.0.{number}"],
+        "slots": 4,
+        "port": 3632,
+        "options": ["lzo"],
+        "networks": [],
+        "serves": True,
+        "default_project": "",
+        "mismatch": "exclude",
+        "parts": {"gcc": "12"},
+        "files": {},
+        **more,
+    }
+
+
+def members(**changes: dict[str, Any]) -> Any:
+    """Of the projects TWO, with what is different about some of them."""
+    every = {
+        name: _member(number, **changes.get(name, {}))
+        for number, name in enumerate(("alder", "cedar", "dogwood"), 11)
+    }
+    reference = {project: {"parts": {"gcc": "12"}} for project in TWO}
+    return _program("fleet_members").work_out({"projects": TWO, "hosts": every, "reference": reference})
+
+
+def _peers(found: Any, host: str, project: str) -> list[str]:
+    text = found["hosts"][host]["files"][project]
+    return [line.split()[0] for line in text.splitlines() if line[0].isdigit() or line[0] == "["]
+
+
+def test_each_project_has_its_own_hosts() -> None:
+    found = members()
+    assert found["faults"] == []
+    assert _peers(found, "alder", "engine") == ["192.0.2.12/4,lzo"]
+    assert _peers(found, "cedar", "engine") == ["192.0.2.11/4,lzo"]
+    assert _peers(found, "cedar", "firmware") == ["192.0.2.13/4,lzo"]
+    assert set(found["hosts"]["alder"]["files"]) == {"engine"}
+    assert [found["hosts"][name]["default"] for name in ("alder", "cedar", "dogwood")] == [
+        "engine",
+        "",
+        "firmware",
+    ]
+
+
+def test_members_alone_may_connect_from_declared_networks() -> None:
+    found = members(alder={"networks": ["192.0.2.0/24", "10.7.0.0/16"]})
+    assert found["hosts"]["alder"]["members"] == ["10.7.0.11", "10.7.0.12", "192.0.2.11", "192.0.2.12"]
+    assert found["hosts"]["dogwood"]["members"] == ["192.0.2.12", "192.0.2.13"]
+    assert found["hosts"]["dogwood"]["networks"] == ["192.0.2.0/24"]
+
+
+def test_another_toolchain_is_left_out_and_the_reason_shown() -> None:
+    found = members(cedar={"parts": {"gcc": "14"}})
+    assert _peers(found, "alder", "engine") == []
+    assert "# left out: cedar: gcc is 14, the project has 12" in found["hosts"]["alder"]["files"]["engine"]
+    found = members(cedar={"parts": {"gcc": "14"}, "mismatch": "ignore"})
+    assert _peers(found, "alder", "engine") == ["192.0.2.12/4,lzo"]
+
+
+def test_who_serves_nobody_is_left_out() -> None:
+    found = members(cedar={"serves": False})
+    assert _peers(found, "alder", "engine") == []
+    assert _peers(found, "cedar", "engine") == ["192.0.2.11/4,lzo"]
+
+
+def test_a_host_that_is_not_reached_keeps_its_entry_and_a_new_one_waits() -> None:
+    old = members(cedar={"slots": 7})["hosts"]["alder"]["files"]
+    away = {"known": False, "default4": {}, "addresses": []}
+    found = members(cedar=away, alder={"files": old})
+    assert _peers(found, "alder", "engine") == ["192.0.2.12/7,lzo"]
+    assert "192.0.2.12" in found["hosts"]["alder"]["members"]
+    assert "nothing is known of it" in found["hosts"]["dogwood"]["left_out"]["firmware"]["cedar"]
+
+
+@pytest.mark.parametrize(
+    ("more", "address"),
+    [
+        ({"host": "192.0.2.77"}, "192.0.2.77"),
+        ({"host": "cedar.example"}, "192.0.2.12"),
+        ({"host": "127.0.0.1"}, "192.0.2.12"),
+        ({"host": "192.0.2.77", "address": "192.0.2.78"}, "192.0.2.78"),
+        ({"default4": {}, "default6": {"address": "2001:db8::12", "prefix": "64"}}, "[2001:db8::12]"),
+    ],
+)
+def test_the_address_that_peers_use(more: dict[str, Any], address: str) -> None:
+    found = members(cedar=more)
+    assert _peers(found, "alder", "engine") == [f"{address}/4,lzo"]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"networks": ["0.0.0.0/0"]}, "cedar: d1fleet_distcc_networks: 0.0.0.0/0 is open to the world"),
+        ({"networks": ["::/0"]}, "open to the world"),
+        ({"networks": ["192.0.2.1/24"]}, "has host bits set. Write networks as 192.0.2.0/24"),
+        ({"networks": ["lan"]}, "Write networks as"),
+        ({"address": "cedar"}, "cedar: 'cedar' is no address. Set d1fleet_address"),
+        ({"address": "127.0.0.1"}, "no address by which peers can reach it. Set d1fleet_address"),
+        ({"default4": {}}, "cedar has no address that is known. Set d1fleet_address"),
+        ({"networks": ["198.51.100.0/24"]}, "name all of the project's networks in d1fleet_distcc_networks"),
+    ],
+)
+def test_addresses_and_networks_that_cannot_be_used(more: dict[str, Any], words: str) -> None:
+    (fault,) = members(cedar=more)["faults"]
+    assert words in fault

@@ -59,6 +59,8 @@ PURE = [
     "server.lease",
     "transport.launcher",
     "sshargs",
+    "hostsfile",
+    "distcclog",
 ]
 IO_MODULES = {
     "asyncio", "ctypes", "fcntl", "multiprocessing", "resource", "select", "selectors", "shutil", "signal",
@@ -66,11 +68,13 @@ IO_MODULES = {
 }  # fmt: skip
 
 LAYERS = [
-    "errors model makeargs locks tokens server.lease words inherited sshargs retry",
+    "errors model makeargs locks tokens server.lease words inherited sshargs retry hostsfile distcclog",
     "protocol makeflags loop folders rules hostspec hostvars estimates machines waiting history traces",
     "ranking foresight placement simulator",
     "slots slotpool stream streams environment jobserver tree runtime interpose record policy fleet trust",
     "shims shimstreams maketokens history_file experience program records unseen why stopwatch",
+    "distcc quarantine",
+    "distccrun",
     "inventory_cache inventory setting_values settings",
     "transport transport.base transport.launcher transport.pack transport.pipes transport.local",
     "transport.keyfile transport.sshneeds transport.sshconfig transport.sshterms",
@@ -82,7 +86,7 @@ LAYERS = [
     "tokendesk topmake outcomes",
     "coordinator",
     "front summary build drain",
-    "cli cli.simulate cli.why cli.main cli.__main__",
+    "cli cli.distcc cli.simulate cli.why cli.main cli.__main__",
 ]
 """From the bottom to the top: a module imports from its own layer and those before it."""
 

@@ -20,6 +20,7 @@ import re
 import sys
 
 import fleet_join
+import fleet_members
 import fleet_people
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -66,6 +67,8 @@ def check(given):
         people[host] = fleet_people.people(typed.get(fleet_join.BUILDERS) or [])
         faults.add_all((f"{fleet_join.BUILDERS}: {each}" for each in fleet_people.faults(people[host])), host)
         faults.add_all(_pattern_faults(typed, given["patterns"]), host)
+        own_projects = [project for project, hosts in given["projects"].items() if host in hosts]
+        faults.add_all(fleet_members.value_faults(typed, own_projects), host)
         if fleet_join.BUILDERS in late:
             faults.add(f"{fleet_join.BUILDERS} holds a variable that does not exist, or a fact", host)
         try:

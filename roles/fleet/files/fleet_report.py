@@ -41,7 +41,7 @@ def _project(project, hosts, wanted, given):
         ]
     lines, taking = [], []
     for name, host in hosts.items():
-        why = _differs(host, project, wanted)
+        why = differs(host, project, wanted)
         if host["state"] == "failed":
             lines.append(f"{project}: {name} failed, see above: builds leave it out, or find it as it was")
         elif why and host["mismatch"] == "ignore":
@@ -51,7 +51,7 @@ def _project(project, hosts, wanted, given):
             lines.append(f"{project}: builds leave {name} out: {why}")
         else:
             taking.append(name)
-    if any(_differs(host, project, wanted) and host["parts"] for host in hosts.values()):
+    if any(differs(host, project, wanted) and host["parts"] for host in hosts.values()):
         lines.append(
             f"{project}: to mend a difference, bring its package to the version of the other hosts (for all:"
             " d1fleet_toolchain_versions). Where packages are equal, a program differs: a wrapper in"
@@ -68,7 +68,7 @@ def _project(project, hosts, wanted, given):
     return [head, *lines, f"{project}: next, in a folder that all its hosts share:", command]
 
 
-def _differs(host, project, wanted):
+def differs(host, project, wanted):
     """Why builds leave a host out; empty where they don't, or where that cannot be told."""
     if host["state"] == "failed":
         return ""

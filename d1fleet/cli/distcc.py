@@ -1,0 +1,118 @@
+"""`d1fleet run` and `d1fleet env`: builds by distcc on the hosts of a project."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+def _options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(
+        (
+            click.option(
+                "--project",
+                metavar="NAME",
+                envvar="D1FLEET_PROJECT",
+                help="One of this machine's projects; its only one, or the one that distcc itself uses.",
+            ),
+            click.option(
+                "--hosts-file", "file", metavar="FILE", help="A hosts file in place of the project's."
+            ),
+            click.option(
+                "--strict",
+                is_flag=True,
+                help="What no host can compile fails, and this machine compiles nothing.",
+            ),
+            click.option("--ccache", is_flag=True, help="ccache in front: what it knows is not compiled."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    epilog="For makefiles that are one flat level: of those that call make for their parts `d1fleet build` "
+    "makes more. Exit codes are the program's own; 80 to 99 are d1fleet's, 100 to 120 distcc's.",
+)
+@_options
+@click.option(
+    "--summary/--quiet",
+    "summary",
+    default=None,
+    help="At the end tell how much each host compiled; or tell nothing, not even what fell back.",
+)
+@click.argument(
+    "words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] PROGRAM [ARGUMENTS]..."
+)
+def run(
+    words: tuple[str, ...],
+    project: str | None,
+    file: str | None,
+    strict: bool,
+    ccache: bool,
+    summary: bool | None,
+) -> None:
+    """Run PROGRAM with compilers that are distcc, on the hosts of a project.
+
+    In ARGUMENTS, {slots} stands for the number of compilations that may run at once:
+
+        d1fleet run -- make -j{slots}
+    """
+    from .. import distcc as tier
+    from ..distccrun import run as run_program
+
+    found = tier.project_here(project, file)
+    sys.exit(run_program(words, found, strict=strict, ccache=ccache, summary=summary))
+
+
+@click.command()
+@_options
+@click.option("--check", is_flag=True, help="Ask each host whether it answers, and show the hosts instead.")
+@click.option("--json", "as_json", is_flag=True, help="The same for programs.")
+def env(
+    project: str | None, file: str | None, strict: bool, ccache: bool, check: bool, as_json: bool
+) -> None:
+    """Print the variables that make a shell's compilers distcc, for `eval "$(d1fleet env)"`.
+
+    Then `make -j$D1FLEET_SLOTS` compiles on the hosts of a project.
+    """
+    from .. import distcc as tier
+    from ..distccrun import fit
+    from ..errors import HostError
+    from ..words import say
+
+    found = tier.project_here(project, file)
+    if check:
+        state = fit(found)
+        hosts = [
+            {
+                "name": peer.name,
+                "host": str(peer),
+                "slots": peer.slots,
+                "left_out": state.left_out.get(peer.name, ""),
+            }
+            for peer in found.hosts.peers
+        ]
+        if as_json:
+            click.echo(
+                json.dumps({"project": found.name, "slots": state.hosts.slots, "hosts": hosts}, indent=1)
+            )
+            return
+        click.echo(
+            f"{found.name}: {state.hosts.slots} slots, {found.hosts.localslots} of them here ({found.file})"
+        )
+        for host in hosts:
+            click.echo(f"  {host['name']}  {host['host']}  {host['left_out'] or 'answers'}")
+        return
+    if strict and not found.hosts.peers:
+        raise HostError(f"project {found.name} has no other host than this one", "leave --strict out")
+    variables = tier.environment(found.hosts, os.environ, strict=strict, ccache=ccache)
+    if sys.stdout.isatty():
+        say('these lines are for a shell: eval "$(d1fleet env)"')
+    click.echo(json.dumps(variables, indent=1) if as_json else tier.exports(variables), nl=as_json)

@@ -1,0 +1,154 @@
+"""`d1fleet run`: a program whose compilers are distcc, on the hosts of a project; and what became of that."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from . import distcc, distcclog, quarantine
+from .distcc import Project
+from .distcclog import Told
+from .errors import HostError, NotExecutableError, ProgramError
+from .hostsfile import HostsFile
+from .words import say
+
+_SHOWN = 5
+"""Files that are named with a host that got them wrong."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A project with the peers that can be used now, and why the others cannot."""
+
+    project: Project
+    hosts: HostsFile
+    left_out: Mapping[str, str]
+
+
+def fit(project: Project, *, probe: bool = True) -> Fit:
+    """Leave out who does not answer, and who has got something wrong lately."""
+    wrong = {
+        name: f"it could not compile {entry.file}, and this machine could (kept in {quarantine.path()})"
+        for name, entry in quarantine.load().items()
+    }
+    peers = [peer for peer in project.hosts.peers if peer.name not in wrong]
+    silent = distcc.answering(peers) if probe else {}
+    left_out = {
+        peer.name: wrong.get(peer.name) or silent[peer.name]
+        for peer in project.hosts.peers
+        if peer.name in wrong or peer.name in silent
+    }
+    hosts = replace(project.hosts, peers=tuple(peer for peer in peers if peer.name not in silent))
+    return Fit(project, hosts, left_out)
+
+
+def run(words: Sequence[str], project: Project, *, strict: bool, ccache: bool, summary: bool | None) -> int:
+    """Run a program; returns its exit status, 128 + N where signal N ended it.
+
+    Args:
+        words: of it, with `{slots}` where the number of slots belongs.
+        strict: no host at all is an error, and what cannot be distributed fails.
+        summary: True tells at the end where things ran, False nothing; None what went wrong alone.
+
+    Raises:
+        HostError: strict, and there is no host.
+        ProgramError: there is no such program.
+        ToolError: distcc is not here.
+    """
+    found = fit(project)
+    if summary is not False:
+        for name, why in found.left_out.items():
+            say(f"host {name} is left out: {why}")
+    if strict and not found.hosts.peers:
+        raise HostError(
+            f"no host of project {project.name} can compile now",
+            "bring one up (`d1fleet env --check` shows them all), or leave --strict out",
+        )
+    environ = {**os.environ, **distcc.environment(found.hosts, os.environ, strict=strict, ccache=ccache)}
+    argv = distcc.with_slots(words, distcc.slots(found.hosts, strict=strict))
+    with _log(environ) as log:
+        status = _call(argv, environ)
+        told = distcclog.read(log())
+    names = {str(peer): peer.name for peer in found.hosts.peers}
+    if told.disagreed:
+        quarantine.add({names.get(host, host): files[0] for host, files in told.disagreed.items()})
+    if summary is not False:
+        for line in report(told, names, everything=bool(summary)):
+            say(line)
+    return status
+
+
+@contextmanager
+def _log(environ: dict[str, str]) -> Iterator[Callable[[], list[str]]]:
+    """Have distcc write a log, into the user's own file where he has one; yields a reader of what is new."""
+    with tempfile.TemporaryDirectory(prefix="d1fleet-") as folder:
+        path = Path(environ.setdefault("DISTCC_LOG", os.path.join(folder, "log")))
+        start = path.stat().st_size if path.exists() else 0
+
+        def lines() -> list[str]:
+            try:
+                with path.open(errors="replace") as file:
+                    file.seek(start)
+                    return file.readlines()
+            except OSError:
+                return []
+
+        yield lines
+
+
+def _call(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run a program in our place: a terminal's signals reach it by themselves, others through us."""
+    child: subprocess.Popen[bytes] | None = None
+
+    def pass_on(number: int, _: object) -> None:
+        if child is not None and number != signal.SIGINT:
+            child.send_signal(number)
+
+    # Handlers, not SIG_IGN: that the program would inherit.
+    former = {each: signal.signal(each, pass_on) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        child = subprocess.Popen(argv, env=environ)
+        status = child.wait()
+    except FileNotFoundError as error:
+        raise ProgramError(f"{argv[0]} is not there", "check its name, and PATH") from error
+    except OSError as error:
+        raise NotExecutableError(f"{argv[0]} cannot be run: {error.strerror}", "see `ls -l` of it") from error
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    return 128 - status if status < 0 else status
+
+
+def report(told: Told, names: Mapping[str, str], *, everything: bool) -> Iterator[str]:
+    """Lines for people.
+
+    Args:
+        names: of hosts, by what stands for them in distcc's log.
+        everything: also what went well.
+    """
+    if everything:
+        where = [f"{names.get(host, host)} {count}" for host, count in sorted(told.remote.items())]
+        where.append(f"this machine {told.here}")
+        yield f"{sum(told.remote.values()) + told.here} compilations: {', '.join(where)}"
+        yield f"{told.undistributable} commands that cannot be distributed (links, tests of configure ...)"
+    fallen = sum(told.fell_back.values())
+    if fallen or everything:
+        yield f"{fallen} compilations fell back to this machine" + (":" if fallen else "")
+    for host, count in sorted(told.fell_back.items()):
+        why = told.reasons.get(host, "all hosts were out of order, or had failed within the last minute")
+        yield f"  {names.get(host, host) or 'no host'} {count}: {why}"
+    for host, files in sorted(told.disagreed.items()):
+        some = ", ".join(files[:_SHOWN]) + (f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else "")
+        yield f"host {names.get(host, host)} could not compile {some}, and this machine could:"
+        yield (
+            f"  it is left out for a day ({quarantine.path()}). Compare its compiler and headers with this"
+            " machine's, and make again what it has compiled"
+        )
+    for code, count in sorted(told.codes.items()):
+        yield f"distcc ended with {code} ({distcclog.MEANINGS[code]}) {count} times"
