@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -116,3 +116,37 @@ def env(
     if sys.stdout.isatty():
         say('these lines are for a shell: eval "$(d1fleet env)"')
     click.echo(json.dumps(variables, indent=1) if as_json else tier.exports(variables), nl=as_json)
+
+
+@click.command()
+@click.argument("file", default="-", type=click.File(errors="replace"), metavar="[FILE]")
+@click.option("--json", "as_json", is_flag=True, help="The same for programs.")
+def lint(file: TextIO, as_json: bool) -> None:
+    """Tell which commands of a build distcc distributes, which not, and why.
+
+    FILE is what make prints, or a compile_commands.json; without it, standard input:
+
+        make -n | d1fleet lint
+    """
+    from ..distcclint import DISTRIBUTED, LOSSY, findings
+    from ..errors import UsageError
+
+    found = findings(file.read())
+    if as_json:
+        entries = [
+            {"fate": each.verdict.what, "why": each.verdict.why, "count": each.count, "example": each.example}
+            for each in found
+        ]
+        click.echo(json.dumps(entries, indent=1))
+        return
+    total = sum(each.count for each in found)
+    if not total:
+        raise UsageError(
+            "no compiler's command is in there", "give it what `make -n V=1` prints in a clean tree"
+        )
+    away = sum(each.count for each in found if each.verdict.what in (DISTRIBUTED, LOSSY))
+    click.echo(f"{away} of {total} commands are distributed")
+    for each in found:
+        if each.verdict.why:
+            word = "distributed, but" if each.verdict.what == LOSSY else "here"
+            click.echo(f"  {each.count:5}  {word}: {each.verdict.why} ({each.example})")

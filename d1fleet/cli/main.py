@@ -19,7 +19,7 @@ from ..errors import D1fleetError, UsageError
 from ..inherited import default_child_signal, fill_closed_streams, forget_coerced_locale
 from ..makeargs import is_long_option
 from ..words import say
-from .distcc import env, run
+from .distcc import env, lint, run
 from .simulate import simulate
 
 _INTERRUPTED = 130
@@ -187,7 +187,7 @@ def cli() -> None:
     """Spread a make build's sub-makes over many hosts."""
 
 
-for command in (run, env, simulate):
+for command in (run, env, lint, simulate):
     cli.add_command(command)
 
 

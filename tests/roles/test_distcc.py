@@ -239,6 +239,25 @@ def test_a_host_that_is_off_and_limit_lose_no_entry(enrolled: Enrolled) -> None:
     assert _runs(site, "h3") != "0"
 
 
+def test_a_host_that_serves_nobody(enrolled: Enrolled) -> None:
+    site = enrolled.site
+    (site.folder / "more" / "host_vars").mkdir(exist_ok=True)
+    (site.folder / "more" / "host_vars" / "h3.yml").write_text("d1fleet_distcc: false\n")
+    try:
+        done = enrolled.refresh()
+        assert done.code == 0, done.text
+        assert enrolled.refresh().total("changed") == 0
+        assert _peers(site, "h1") == ["h2"]
+        assert "left out: h3: it serves no distcc" in site.on("h1", f"cat {FILE}")
+        assert _peers(site, "h3") == ["h1", "h2"]
+        assert "inactive" in site.on("h3", f"systemctl is-active {UNIT}; nft list tables", check=False)
+        assert "d1fleet" not in site.on("h3", "nft list tables; ls /etc/systemd/system")
+    finally:
+        (site.folder / "more" / "host_vars" / "h3.yml").unlink()
+    assert enrolled.refresh().code == 0
+    assert _runs(site, "h3") != "0"
+
+
 def test_a_file_that_distcc_would_not_read_is_not_written(enrolled: Enrolled, tmp_path: Path) -> None:
     site = enrolled.site
     site.on("h1", "printf 'localhost/2\\n10.0.0.9:notaport/3\\n' >/tmp/bad")

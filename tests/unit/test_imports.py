@@ -61,6 +61,7 @@ PURE = [
     "sshargs",
     "hostsfile",
     "distcclog",
+    "distcclint",
 ]
 IO_MODULES = {
     "asyncio", "ctypes", "fcntl", "multiprocessing", "resource", "select", "selectors", "shutil", "signal",
@@ -69,6 +70,7 @@ IO_MODULES = {
 
 LAYERS = [
     "errors model makeargs locks tokens server.lease words inherited sshargs retry hostsfile distcclog",
+    "distcclint",
     "protocol makeflags loop folders rules hostspec hostvars estimates machines waiting history traces",
     "ranking foresight placement simulator",
     "slots slotpool stream streams environment jobserver tree runtime interpose record policy fleet trust",
