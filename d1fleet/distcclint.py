@@ -109,11 +109,15 @@ def _inputs(argv: Sequence[str], words: Sequence[str]) -> str:
 
 def commands(text: str) -> Iterator[list[str]]:
     """Compilers' command lines in what make prints (`make -n`, a log), or in a compile_commands.json."""
-    if text.lstrip().startswith("["):
-        yield from _of_database(text)
+    entries = _database(text)
+    for entry in entries or ():
+        if isinstance(entry, dict):
+            words = entry.get("arguments") or _split(str(entry.get("command", "")))
+            yield from _of_words([str(word) for word in words])
+    if entries is not None:
         return
     for line in text.replace("\\\n", " ").splitlines():
-        words: list[str] = []
+        words = []
         for word in [*_split(line), ";"]:
             if word in _OPERATORS:
                 yield from _of_words(words)
@@ -122,15 +126,13 @@ def commands(text: str) -> Iterator[list[str]]:
                 words.append(word)
 
 
-def _of_database(text: str) -> Iterator[list[str]]:
+def _database(text: str) -> list[object] | None:
+    """The entries of a compile_commands.json; None where it is none: ninja's lines begin like one."""
     try:
-        entries = json.loads(text)
+        found = json.loads(text)
     except ValueError:
-        return
-    for entry in entries:
-        if isinstance(entry, dict):
-            words = entry.get("arguments") or _split(str(entry.get("command", "")))
-            yield from _of_words([str(word) for word in words])
+        return None
+    return found if isinstance(found, list) else None
 
 
 def _split(line: str) -> list[str]:

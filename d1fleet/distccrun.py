@@ -34,8 +34,8 @@ class Fit:
 def fit(project: Project, *, probe: bool = True) -> Fit:
     """Leave out who does not answer, and who has got something wrong lately."""
     wrong = {
-        name: f"it could not compile {entry.file}, and this machine could (kept in {quarantine.path()})"
-        for name, entry in quarantine.load().items()
+        name: f"it could not compile {', '.join(files[:_SHOWN])}, and this machine could (kept in {_kept()})"
+        for name, files in quarantine.left_out().items()
     }
     peers = [peer for peer in project.hosts.peers if peer.name not in wrong]
     silent = distcc.answering(peers) if probe else {}
@@ -77,11 +77,16 @@ def run(words: Sequence[str], project: Project, *, strict: bool, ccache: bool, s
         told = distcclog.read(log())
     names = {str(peer): peer.name for peer in found.hosts.peers}
     if told.disagreed:
-        quarantine.add({names.get(host, host): files[0] for host, files in told.disagreed.items()})
+        quarantine.add({names.get(host, host): files for host, files in told.disagreed.items()})
     if summary is not False:
         for line in report(told, names, everything=bool(summary)):
             say(line)
     return status
+
+
+def _kept() -> str:
+    """The file to remove once such a host is mended."""
+    return str(quarantine.path(make=False))
 
 
 @contextmanager
@@ -110,8 +115,12 @@ def _call(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         if child is not None and number != signal.SIGINT:
             child.send_signal(number)
 
-    # Handlers, not SIG_IGN: that the program would inherit.
-    former = {each: signal.signal(each, pass_on) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    # Handlers, not SIG_IGN: that the program would inherit; where it is to (nohup), it stays.
+    former = {
+        each: signal.signal(each, pass_on)
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(each) is not signal.SIG_IGN
+    }
     try:
         child = subprocess.Popen(argv, env=environ)
         status = child.wait()
@@ -147,8 +156,8 @@ def report(told: Told, names: Mapping[str, str], *, everything: bool) -> Iterato
         some = ", ".join(files[:_SHOWN]) + (f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else "")
         yield f"host {names.get(host, host)} could not compile {some}, and this machine could:"
         yield (
-            f"  it is left out for a day ({quarantine.path()}). Compare its compiler and headers with this"
-            " machine's, and make again what it has compiled"
+            "  either they need what this machine alone has (.incbin, a plugin), or that host is not as it"
+            f" should be. {quarantine.MANY} such files that no other host gets wrong, and it is left out"
         )
     for code, count in sorted(told.codes.items()):
         yield f"distcc ended with {code} ({distcclog.MEANINGS[code]}) {count} times"

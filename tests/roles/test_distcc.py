@@ -130,7 +130,9 @@ def test_what_a_client_has_run_is_confined(enrolled: Enrolled) -> None:
         "touch /tmp/own && echo own\n"
         f"for a in 127.0.0.1 {' '.join(host.address for host in site.hosts)}; do\n"
         'for p in 22 3632; do timeout 3 bash -c ": </dev/tcp/$a/$p" && echo REACHED $a $p; done; done\n'
-        'unshare -rm true && echo UNSHARED; } >&2 2>&1; exec "$@"\n'
+        "unshare -rm true && echo UNSHARED\n"
+        "setsid timeout 30 python3 -m http.server 4444 --directory /usr/share >/dev/null 2>&1 & sleep 1; } >&2 2>&1\n"
+        'exec "$@"\n'
         "E\n"
         "chmod 755 /usr/local/bin/payload"
     )
@@ -145,6 +147,10 @@ def test_what_a_client_has_run_is_confined(enrolled: Enrolled) -> None:
     assert "own" in said
     assert not re.search("READ|WROTE|REACHED|UNSHARED|secret", said), said
     assert site.on("h2", "ls /tmp/own /var/tmp/own; :") == ""
+    # What it has left listening answers nobody, neither a stranger nor a user of that host.
+    assert "http.server" in site.on("h2", "ps -eo args")
+    assert not _answers(site, "h2", 4444)
+    assert site.on("h2", "timeout 3 bash -c ': </dev/tcp/127.0.0.1/4444' && echo in; :") == ""
     assert f" {NICE}\n" in said
 
 

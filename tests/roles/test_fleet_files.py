@@ -352,7 +352,9 @@ def _member(number: int, **more: Any) -> dict[str, Any]:
         "default_project": "",
         "mismatch": "exclude",
         "parts": {"gcc": "12"},
+        "record": {},
         "files": {},
+        "kept": {},
         **more,
     }
 
@@ -390,7 +392,15 @@ def test_members_alone_may_connect_from_declared_networks() -> None:
     found = members(alder={"networks": ["192.0.2.0/24", "10.7.0.0/16"]})
     assert found["hosts"]["alder"]["members"] == ["10.7.0.11", "10.7.0.12", "192.0.2.11", "192.0.2.12"]
     assert found["hosts"]["dogwood"]["members"] == ["192.0.2.12", "192.0.2.13"]
-    assert found["hosts"]["dogwood"]["networks"] == ["192.0.2.0/24"]
+    assert found["hosts"]["dogwood"]["kept"]["networks"] == ["192.0.2.0/24"]
+    assert found["hosts"]["dogwood"]["listen"] == ""
+    assert found["hosts"]["dogwood"]["allow"] == ["127.0.0.1", "192.0.2.0/24"]
+
+
+def test_with_ipv6_clients_of_ipv4_have_mapped_addresses() -> None:
+    found = members(cedar={"default6": {"address": "2001:db8::12", "prefix": "64"}})["hosts"]["alder"]
+    assert found["listen"] == "::"
+    assert found["allow"] == ["::1", "::ffff:127.0.0.1/128", "::ffff:192.0.2.0/120", "2001:db8::/64"]
 
 
 def test_another_toolchain_is_left_out_and_the_reason_shown() -> None:
@@ -399,6 +409,26 @@ def test_another_toolchain_is_left_out_and_the_reason_shown() -> None:
     assert "# left out: cedar: gcc is 14, the project has 12" in found["hosts"]["alder"]["files"]["engine"]
     found = members(cedar={"parts": {"gcc": "14"}, "mismatch": "ignore"})
     assert _peers(found, "alder", "engine") == ["192.0.2.12/4,lzo"]
+
+
+def test_a_host_that_differs_itself_has_no_peers() -> None:
+    found = members(alder={"parts": {"gcc": "14"}})
+    assert _peers(found, "alder", "engine") == []
+    assert found["hosts"]["alder"]["left_out"]["engine"] == {
+        "cedar": "alder is not as the project is: gcc is 14, the project has 12"
+    }
+    assert _peers(members(alder={"parts": {"gcc": "14"}, "mismatch": "ignore"}), "alder", "engine") != []
+
+
+def test_without_the_role_toolchain_most_records_count() -> None:
+    old, new = ({"engine": {"parts": {"gcc": version}, "tools": []}} for version in ("12", "14"))
+    every = {name: _member(number, record=new, parts={"gcc": "14"}) for number, name in enumerate("abc", 1)}
+    every["a"].update(record=old, parts={"gcc": "12"})
+    given = {"projects": {"engine": ["a", "b", "c"]}, "hosts": every, "reference": {}}
+    found = _program("fleet_members").work_out(given)
+    assert found["reference"]["engine"]["parts"] == {"gcc": "14"}
+    assert _peers(found, "b", "engine") == ["192.0.2.3/4,lzo"]
+    assert _peers(found, "a", "engine") == []
 
 
 def test_who_serves_nobody_is_left_out() -> None:
@@ -410,16 +440,20 @@ def test_who_serves_nobody_is_left_out() -> None:
 def test_a_host_that_is_not_reached_keeps_its_entry_and_a_new_one_waits() -> None:
     old = members(cedar={"slots": 7})["hosts"]["alder"]["files"]
     away = {"known": False, "default4": {}, "addresses": []}
-    found = members(cedar=away, alder={"files": old})
+    kept = {"networks": ["192.0.2.0/24", "198.51.100.0/24"], "addresses": {"cedar": ["198.51.100.7"]}}
+    found = members(cedar=away, alder={"files": old, "kept": kept})
     assert _peers(found, "alder", "engine") == ["192.0.2.12/7,lzo"]
-    assert "192.0.2.12" in found["hosts"]["alder"]["members"]
+    assert "198.51.100.7" in found["hosts"]["alder"]["members"]
+    assert found["hosts"]["alder"]["kept"]["networks"] == ["192.0.2.0/24", "198.51.100.0/24"]
+    assert found["hosts"]["alder"]["kept"]["addresses"]["cedar"] == ["198.51.100.7"]
     assert "nothing is known of it" in found["hosts"]["dogwood"]["left_out"]["firmware"]["cedar"]
 
 
 @pytest.mark.parametrize(
     ("more", "address"),
     [
-        ({"host": "192.0.2.77"}, "192.0.2.77"),
+        ({"host": "192.0.2.77", "addresses": ["192.0.2.12", "192.0.2.77"]}, "192.0.2.77"),
+        ({"host": "203.0.113.5"}, "192.0.2.12"),  # a router's, which forwards
         ({"host": "cedar.example"}, "192.0.2.12"),
         ({"host": "127.0.0.1"}, "192.0.2.12"),
         ({"host": "192.0.2.77", "address": "192.0.2.78"}, "192.0.2.78"),

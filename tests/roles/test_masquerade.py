@@ -32,8 +32,14 @@ def masquerade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
+HIDDEN = "/proc/self"
+"""There are no compilers below it, but for a test that has it resolve to where some are."""
+
+
 def _main(masquerade: Any, *compilers: str | Path, dry: bool = False) -> Any:
-    return masquerade.main({"compilers": [str(each) for each in compilers], "dry": dry})
+    return masquerade.main(
+        {"compilers": [str(each) for each in compilers], "hidden": ["/nowhere", HIDDEN], "dry": dry}
+    )
 
 
 def test_compilers_get_a_file_once(masquerade: Any, tmp_path: Path) -> None:
@@ -66,6 +72,20 @@ def test_the_name_of_a_system_compiler_is_taken(masquerade: Any, tmp_path: Path)
     found = _main(masquerade, tmp_path / "opt/gcc", "arm-gcc")
     assert "has the name of a compiler of the system" in found["faults"][0]
     assert found["changed"] == []
+
+
+def test_one_name_for_two_and_one_that_the_server_cannot_see(
+    masquerade: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other/arm-g++-12"
+    other.parent.mkdir()
+    other.write_text("#!/bin/sh\n")
+    other.chmod(0o755)
+    found = _main(masquerade, tmp_path / "opt/arm-g++-12", other)
+    assert "have one name, and distcc knows compilers by name alone" in found["faults"][0]
+    monkeypatch.setattr(f"{__name__}.HIDDEN", str(tmp_path / "opt"))
+    (fault,) = _main(masquerade, tmp_path / "opt/arm-g++-12")["faults"]
+    assert "which distcc's server cannot see" in fault
 
 
 def test_the_file_finds_the_real_one_behind_distcc(masquerade: Any) -> None:

@@ -35,7 +35,7 @@ def test_commands_are_found_in_a_log(line: str, found: list[list[str]]) -> None:
 def test_and_in_a_compilation_database() -> None:
     entries = [{"command": "cc -c 'a b.c'"}, {"arguments": ["cc", "-c", "b.c"]}, {"file": "x"}, 7]
     assert list(commands(json.dumps(entries))) == [["cc", "-c", "a b.c"], ["cc", "-c", "b.c"]]
-    assert list(commands("[")) == []
+    assert list(commands("[1/2] /usr/bin/cc -c a.c\n[")) == [["/usr/bin/cc", "-c", "a.c"]]
 
 
 def test_values_of_options_are_no_sources() -> None:

@@ -1,6 +1,12 @@
 """What the roles distcc and distcc_hosts have to know of a host.
 
-Prints JSON: {"cpus": NUMBER, "distccd": BOOL, "nft": BOOL, "user": UID or null, "files": {PROJECT: TEXT}}.
+Prints JSON:
+
+    {"cpus": NUMBER, "distccd": BOOL, "nft": BOOL, "user": UID or null,
+     "files": {PROJECT: TEXT}: hosts files as they are, "kept": what the last run has left in distcc.json,
+     "default_is_ours": BOOL: /etc/distcc/hosts was written by us,
+     "stale": [UNIT, ...]: units that run and were written after their start}
+
 Needs Python 3.9 and nothing else.
 """
 
@@ -8,10 +14,15 @@ import glob
 import json
 import os
 import pwd
+import subprocess
 import sys
 
 HOSTS = "/etc/d1fleet/hosts"
+DEFAULT = "/etc/distcc/hosts"
+KEPT = "/etc/d1fleet/distcc.json"
 SERVERS = "/usr/local/lib/d1fleet/server/*/"
+UNITS = ("d1fleet-distcc-guard.service", "d1fleet-distcc.service")
+OURS = "role d1.fleet.distcc_hosts"
 
 
 def cpus():
@@ -32,15 +43,41 @@ def uid():
         return None
 
 
-def files():
-    found = {}
+def read(path):
     try:
-        names = os.listdir(HOSTS)
+        with open(path, errors="replace") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return ""
+
+
+def files():
+    try:
+        return {name: read(os.path.join(HOSTS, name)) for name in os.listdir(HOSTS)}
     except FileNotFoundError:
-        names = []
-    for name in names:
-        with open(os.path.join(HOSTS, name), errors="replace") as file:
-            found[name] = file.read(65536)
+        return {}
+
+
+def kept():
+    try:
+        found = json.loads(read(KEPT))
+        return found if isinstance(found, dict) else {}
+    except ValueError:
+        return {}
+
+
+def stale():
+    """A run may have been broken off between the writing and the restart."""
+    found = []
+    for unit in UNITS:
+        shown = ["systemctl", "show", "--timestamp=unix", "-P", "ExecMainStartTimestamp", unit]
+        start = subprocess.run(shown, capture_output=True, text=True, check=False).stdout.strip()
+        try:
+            written = os.stat(os.path.join("/etc/systemd/system", unit)).st_mtime
+        except FileNotFoundError:
+            continue
+        if start.startswith("@") and int(start[1:]) < int(written):
+            found.append(unit)
     return found
 
 
@@ -51,6 +88,9 @@ json.dump(
         "nft": os.access("/usr/sbin/nft", os.X_OK),
         "user": uid(),
         "files": files(),
+        "kept": kept(),
+        "default_is_ours": OURS in read(DEFAULT),
+        "stale": stale(),
     },
     sys.stdout,
 )

@@ -1,13 +1,17 @@
 """Stays as long as the firewall table stands that keeps strangers from distcc: distcc_guard.py FAMILY TABLE
 
-The unit of the compile server is bound to this one: when this ends, so does that. nft(8) tells of every
-change of the rules; after each the table is looked for. Needs Python 3.9 and nft.
+The unit of the compile server is bound to this one: when this ends, so does that. nft(8) tells of changes of
+the rules, and then, and every few seconds, the table is looked for. Needs Python 3.9 and nft.
 """
 
+import os
+import select
 import subprocess
 import sys
 
 NFT = "/usr/sbin/nft"
+EACH_S = 5.0
+"""What is missed, for instance before nft listens, is found so late at most."""
 
 
 def stands(family, table):
@@ -19,11 +23,12 @@ def stands(family, table):
 
 
 def main(family, table):
-    # It listens before the first look, so that nothing happens in between unseen.
-    with subprocess.Popen([NFT, "monitor"], stdout=subprocess.PIPE, text=True) as monitor:
+    with subprocess.Popen([NFT, "monitor"], stdout=subprocess.PIPE) as monitor:
         try:
             while stands(family, table):
-                if not monitor.stdout.readline():
+                # All that has been said is one reason to look: a reload of a large set of rules says much.
+                told, _, _ = select.select([monitor.stdout], [], [], EACH_S)
+                if told and not os.read(monitor.stdout.fileno(), 1 << 20):
                     return "nft monitor has ended"
             return f"the table {family} {table} is gone: distcc is stopped, or everybody could reach it"
         finally:

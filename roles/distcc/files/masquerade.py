@@ -1,5 +1,5 @@
 """Has distcc know compilers that its package does not: masquerade.py JSON, with
-{"compilers": [NAME or PATH, ...], "dry": BOOL}
+{"compilers": [NAME or PATH, ...], "hidden": [FOLDER, ...]: that the server cannot see, "dry": BOOL}
 
 Debian's package keeps links for what is in /usr/bin. For others, a file in its folder stands for the
 compiler: on clients it is what PATH finds, on servers its name is what distccd allows. It is a file, not a
@@ -43,9 +43,9 @@ def is_ours(path):
     return not os.path.islink(path) and MARK in read(path)
 
 
-def wanted(compilers, faults):
+def wanted(compilers, hidden, faults):
     """{path: text} of all files that there shall be."""
-    found = {}
+    found, real_of = {}, {}
     for each in compilers:
         if not COMPILER.fullmatch(each):
             continue
@@ -53,6 +53,14 @@ def wanted(compilers, faults):
         if real is None or not os.access(real, os.X_OK):
             continue  # role toolchain says that it is not there
         path = os.path.join(FOLDER, os.path.basename(real))
+        other = real_of.setdefault(path, real)
+        if os.path.realpath(other) != os.path.realpath(real):
+            faults.append(f"{other} and {real} have one name, and distcc knows compilers by name alone")
+        for folder in hidden:
+            if os.path.realpath(real).startswith(os.path.join(os.path.realpath(folder), "")):
+                faults.append(
+                    f"{real} is below {folder}, which distcc's server cannot see: install it elsewhere"
+                )
         if os.path.lexists(path) and not is_ours(path):
             if os.path.dirname(real) not in ("/usr/bin", "/bin"):
                 faults.append(
@@ -89,7 +97,7 @@ def bring_about(files, dry):
 
 def main(given):
     faults = []
-    files = wanted(given["compilers"], faults)
+    files = wanted(given["compilers"], given["hidden"], faults)
     changed = [] if faults else bring_about(files, given["dry"])
     folders = [re.search("^PATH=(.*):", content, re.M)[1] for content in files.values()]
     return {"changed": changed, "folders": list(dict.fromkeys(folders)), "faults": faults}

@@ -2,19 +2,23 @@
 
 Runs on the controller with PYTHONPATH at d1fleet/'s folder. Standard input and output are JSON:
 
-    in   {"projects": {PROJECT: [HOST, ...]}, "reference": {PROJECT: {"parts": {PART: TEXT}}},
+    in   {"projects": {PROJECT: [HOST, ...]}, "reference": {PROJECT: {"parts": {PART: TEXT}}} or {},
           "hosts": {HOST: MEMBER}}
          MEMBER  {"known": BOOL: its facts are there, "address": its own word in the inventory, or "",
                   "host": ansible_host, or "", "default4": {...}, "default6": {...}: facts of that name,
                   "addresses": [...]: all it has, "slots": NUMBER, "port": NUMBER, "options": [...],
                   "networks": [...], "serves": BOOL, "default_project": PROJECT or "", "mismatch": TEXT,
-                  "parts": {PART: TEXT}, "files": {PROJECT: TEXT}: its hosts files as they are}
-    out  {"faults": [TEXT, ...], "hosts": {HOST: {
-          "networks": [...]: of --allow, "members": [...]: addresses that may connect,
-          "files": {PROJECT: TEXT}, "default": PROJECT or "", "left_out": {PROJECT: {HOST: REASON}}}}}
+                  "parts": {PART: TEXT}, "record": {PROJECT: {"parts": ...}}: what it has
+                  been told of its projects, "files": {PROJECT: TEXT}: its hosts files as they are,
+                  "kept": KEPT of the last run there}
+    out  {"faults": [TEXT, ...], "reference": {...}, "hosts": {HOST: {
+          "kept": KEPT, "listen": ADDRESS or "", "allow": [...]: for distccd,
+          "members": [...]: who may connect, "files": {PROJECT: TEXT}, "default": PROJECT or "",
+          "left_out": {PROJECT: {HOST: REASON}}}}}
+         KEPT    {"networks": [...], "addresses": {HOST: [...]}}
 
-A host of which nothing is known now keeps the entries that it has in others' files: it may be off for an
-hour, and its peers notice that by themselves.
+A host of which nothing is known now keeps the entries that it has in others' files, and its peers go on
+letting it in: it may be off for an hour, and they notice that by themselves.
 """
 
 import ipaddress
@@ -71,35 +75,70 @@ def work_out(given):
             try:
                 peers[name] = _peer(name, host)
             except hostsfile.HostsFileError as error:
-                faults.append(f"{error}. Set d1fleet_address to the address by which its peers reach it")
+                faults.append(str(error))
     if faults:
         return {"faults": faults, "hosts": {}}
+    reference = given["reference"] or _on_record(projects, hosts)
     answer = {}
     for name, host in hosts.items():
         own = [project for project, members in projects.items() if name in members]
         found = {"files": {}, "left_out": {}, "default": _default(host, own)}
-        others = set()
         for project in own:
-            wanted = (given["reference"].get(project) or {}).get("parts") or {}
+            wanted = (reference.get(project) or {}).get("parts") or {}
             entries, left = _entries(name, project, projects[project], hosts, peers, wanted)
             found["left_out"][project] = left
-            found["files"][project] = hostsfile.HostsFile(host["slots"], hostsfile.ring(name, entries)).text(
+            found["files"][project] = hostsfile.HostsFile(host["slots"], entries).text(
                 [
                     f"distcc's hosts for project {project} on {name};"
                     " written by Ansible, role d1.fleet.distcc_hosts.",
                     *(f"left out: {each}: {why}" for each, why in left.items()),
                 ]
             )
-            others.update(_may_connect(project, projects[project], hosts, peers))
-        found["networks"] = _networks(host, own, projects, hosts)
-        allowed = [ipaddress.ip_network(network) for network in found["networks"]]
-        found["members"] = [
-            str(each)
-            for each in sorted(map(ipaddress.ip_address, others), key=lambda each: (each.version, each))
-            if any(each in network for network in allowed)
-        ]
+        members = dict.fromkeys(each for project in own for each in projects[project])
+        addresses = {each: _addresses(each, hosts, peers) for each in members}
+        networks = _networks(host, hosts, addresses)
+        found["kept"] = {"networks": networks, "addresses": addresses}
+        allowed = [ipaddress.ip_network(network) for network in networks]
+        found["members"] = _sorted(
+            address
+            for each in addresses.values()
+            for address in each
+            if any(ipaddress.ip_address(address) in network for network in allowed)
+        )
+        found["listen"], found["allow"] = _for_distccd(allowed)
         answer[name] = found
-    return {"faults": _unreachable(projects, hosts, peers, answer), "hosts": answer}
+    return {"faults": _unreachable(projects, hosts, peers, answer), "reference": reference, "hosts": answer}
+
+
+def _on_record(projects, hosts):
+    """What each project's toolchain is, as most hosts have been told: one that was off has an old word."""
+    found = {}
+    for project, members in projects.items():
+        votes = [
+            json.dumps(record, sort_keys=True)
+            for each in members
+            if (record := hosts[each]["record"].get(project))
+        ]
+        if votes:
+            found[project] = json.loads(max(dict.fromkeys(votes), key=votes.count))
+    return found
+
+
+def _sorted(addresses):
+    numbers = {ipaddress.ip_address(each) for each in addresses}
+    return [str(each) for each in sorted(numbers, key=lambda each: (each.version, each))]
+
+
+def _for_distccd(networks):
+    """Where it listens ("" for IPv4 alone), and who --allow names; else IPv4 clients have mapped addresses."""
+    if all(network.version == 4 for network in networks):
+        return "", ["127.0.0.1", *map(str, networks)]
+    mapped = [
+        f"::ffff:{each.network_address}/{96 + each.prefixlen}"
+        for each in [ipaddress.ip_network("127.0.0.1"), *networks]
+        if each.version == 4
+    ]
+    return "::", ["::1", *mapped, *(str(each) for each in networks if each.version == 6)]
 
 
 def _network_faults(networks):
@@ -120,15 +159,22 @@ def _peer(name, host):
     """How others reach it: what the inventory says, or what Ansible uses if that is an address, or the
     address of its default route.
     """
-    address = host["address"] or _literal(host["host"])
+    said = _literal(host["host"])
+    # Behind a router, Ansible reaches it by an address that is not its own.
+    address = host["address"] or (said if said in host["addresses"] else "")
     address = address or host["default4"].get("address") or host["default6"].get("address") or ""
-    if not address:
-        raise hostsfile.HostsFileError(f"{name} has no address that is known")
     try:
-        address = hostsfile.address_of(address)
+        if not address:
+            raise hostsfile.HostsFileError(f"{name} has no address that is known")
+        hostsfile.Peer(name, hostsfile.address_of(address), 1)
     except hostsfile.HostsFileError as error:
-        raise hostsfile.HostsFileError(f"{name}: {error}") from None
-    return hostsfile.Peer(name, address, host["slots"], host["port"], tuple(host["options"]))
+        words = str(error) if str(error).startswith(name) else f"{name}: {error}"
+        raise hostsfile.HostsFileError(
+            f"{words}. Set d1fleet_address to the address by which its peers reach it"
+        ) from None
+    return hostsfile.Peer(
+        name, hostsfile.address_of(address), host["slots"], host["port"], tuple(host["options"])
+    )
 
 
 def _literal(text):
@@ -147,16 +193,18 @@ def _default(host, own):
 
 
 def _entries(name, project, members, hosts, peers, wanted):
-    """What stands in a file, with the host itself to know where the ring begins, and who is left out."""
+    """The peers that stand in a host's file, from the one behind it on, and who is left out."""
+    own = _strange(hosts[name], project, wanted)
+    if own:
+        return (), {each: f"{name} is not as the project is: {own}" for each in members if each != name}
     entries, left = [], {}
-    for each in members:
-        if each == name:
-            entries.append(peers.get(each) or _placeholder(each))
-        elif not hosts[each]["serves"]:
+    at = members.index(name)
+    for each in [*members[at + 1 :], *members[:at]]:
+        if not hosts[each]["serves"]:
             left[each] = "it serves no distcc (d1fleet_distcc: false)"
-        elif hosts[each]["known"]:
-            why = fleet_report.differs({**hosts[each], "state": "done"}, project, wanted)
-            if why and hosts[each]["mismatch"] != "ignore":
+        elif each in peers:
+            why = _strange(hosts[each], project, wanted)
+            if why:
                 left[each] = why
             else:
                 entries.append(peers[each])
@@ -166,12 +214,14 @@ def _entries(name, project, members, hosts, peers, wanted):
                 left[each] = "nothing is known of it: it was not reached"
             else:
                 entries.append(old)
-    return entries, left
+    return tuple(entries), left
 
 
-def _placeholder(name):
-    """Stands where the host itself is, whatever is known of it."""
-    return hostsfile.Peer(name, "192.0.2.1", 1)
+def _strange(host, project, wanted):
+    """In what a host's toolchain is not the project's; empty where that does not matter, or cannot be told."""
+    if host["mismatch"] == "ignore" or not host["known"]:
+        return ""
+    return fleet_report.differs({**host, "state": "done"}, project, wanted)
 
 
 def _old(name, project, members, hosts):
@@ -187,48 +237,61 @@ def _old(name, project, members, hosts):
     return None
 
 
-def _may_connect(project, members, hosts, peers):
-    """Addresses from which members may come: all of those that are known."""
-    for each in members:
-        if each in peers:
-            yield peers[each].address
-            yield from (
-                str(address)
-                for text in hosts[each]["addresses"]
-                if (address := ipaddress.ip_address(text.partition("%")[0]))
-                and not (address.is_loopback or address.is_link_local)
-            )
-        else:
-            old = _old(each, project, members, hosts)
-            if old is not None:
-                yield old.address
+def _addresses(name, hosts, peers):
+    """Addresses from which a member may come: its own, or what the inventory and its peers still know."""
+    if name in peers:
+        found = [peers[name].address, *(text.partition("%")[0] for text in hosts[name]["addresses"])]
+    else:
+        said = (hosts[name]["address"], _literal(hosts[name]["host"]))
+        kept = [host["kept"].get("addresses", {}).get(name, ()) for host in hosts.values()]
+        found = [*filter(None, said), *(each for addresses in kept for each in addresses)]
+    return _sorted(each for each in found if _reaches(each))
 
 
-def _networks(host, own, projects, hosts):
-    """Of --allow: declared ones, else those in which members' default addresses are."""
+def _reaches(text):
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return not (
+        address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
+    )
+
+
+def _networks(host, hosts, addresses):
+    """Declared ones, else those in which members' default addresses are; of members that are away, those where they
+    have been let in before.
+    """
     if host["networks"]:
         return list(dict.fromkeys(str(ipaddress.ip_network(text)) for text in host["networks"]))
     found = {}
-    for each in dict.fromkeys(member for project in own for member in projects[project]):
+    for each, known in addresses.items():
         for version, fact in ((4, hosts[each]["default4"]), (6, hosts[each]["default6"])):
             prefix = str(fact.get("prefix") or fact.get("netmask") or "")
             if fact.get("address") and prefix:
                 network = ipaddress.ip_network(f"{fact['address'].partition('%')[0]}/{prefix}", strict=False)
-                if network.prefixlen >= WIDEST[version]:
+                if network.prefixlen >= WIDEST[version] and not network.is_link_local:
                     found[str(network)] = None
-    return list(found)
+        if not hosts[each]["known"]:
+            for text in host["kept"].get("networks", ()):
+                network = ipaddress.ip_network(text)
+                if any(ipaddress.ip_address(address) in network for address in known):
+                    found[text] = None
+    # Facts come in the inventory's order; those that are kept must not change theirs when a host is away.
+    return sorted(found)
 
 
 def _unreachable(projects, hosts, peers, answer):
     """Members whose address is in no network that their peers let in."""
     for project, members in projects.items():
         for name in members:
-            allowed = [ipaddress.ip_network(network) for network in answer[name]["networks"]]
+            networks = answer[name]["kept"]["networks"]
+            allowed = [ipaddress.ip_network(network) for network in networks]
             for each in members:
                 if each in peers and each != name and hosts[name]["serves"] and hosts[name]["known"]:
                     address = ipaddress.ip_address(peers[each].address)
                     if not any(address in network for network in allowed):
-                        said = ", ".join(answer[name]["networks"]) or "none"
+                        said = ", ".join(networks) or "none"
                         return [
                             f"project {project}: {each} has the address {address}, which is in no network"
                             f" that {name} lets in ({said}): name all of the project's networks in"
