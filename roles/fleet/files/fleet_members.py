@@ -130,7 +130,7 @@ def _sorted(addresses):
 
 
 def _for_distccd(networks):
-    """Where it listens ("" for IPv4 alone), and who --allow names; else IPv4 clients have mapped addresses."""
+    """Where it listens ("" for IPv4 alone), and whom --allow names: on IPv6, IPv4 clients are mapped."""
     if all(network.version == 4 for network in networks):
         return "", ["127.0.0.1", *map(str, networks)]
     mapped = [
@@ -218,7 +218,7 @@ def _entries(name, project, members, hosts, peers, wanted):
 
 
 def _strange(host, project, wanted):
-    """In what a host's toolchain is not the project's; empty where that does not matter, or cannot be told."""
+    """In what a host's toolchain is not the project's; empty where that does not matter, or is not known."""
     if host["mismatch"] == "ignore" or not host["known"]:
         return ""
     return fleet_report.differs({**host, "state": "done"}, project, wanted)
@@ -259,8 +259,8 @@ def _reaches(text):
 
 
 def _networks(host, hosts, addresses):
-    """Declared ones, else those in which members' default addresses are; of members that are away, those where they
-    have been let in before.
+    """Declared ones, else those in which members' default addresses are; of members that are away, those where
+    they have been let in before.
     """
     if host["networks"]:
         return list(dict.fromkeys(str(ipaddress.ip_network(text)) for text in host["networks"]))
