@@ -78,20 +78,33 @@ class Lan:
         return self.run(argv, check=False, cwd=cwd, env={**os.environ, **own})
 
     def distccd(
-        self, address: str, *options: str, port: int = 3632, environ: Mapping[str, str] | None = None
+        self,
+        address: str,
+        *options: str,
+        allow: Sequence[str] = ("192.0.2.0/24",),
+        environ: Mapping[str, str] | None = None,
     ) -> Path:
-        """A compile server at a new address; returns its log."""
-        self.address(address)
+        """A compile server at a new address (`::` for all there are); returns its log."""
+        if address != "::":
+            self.address(address)
         name = f"distccd-{address}"
         argv = ["distccd", "--no-detach", "--daemon", "--user", "distccd", "--listen", address]
-        argv += ["--port", str(port), "--allow", "192.0.2.0/24", "--log-stderr", "--log-level", "notice"]
+        argv += [
+            "--log-stderr",
+            "--log-level",
+            "notice",
+            *(word for each in allow for word in ("--allow", each)),
+        ]
         self._start(self.inside([*argv, *options]), name, {**os.environ, **(environ or {})})
-        until(lambda: f":{port}" in self.run(["ss", "-Hltn", "src", address]).stdout, f"distccd at {address}")
+        until(
+            lambda: ":3632" in self.run(["ss", "-Hltn", "src", f"[{address}]"]).stdout,
+            f"distccd at {address}",
+        )
         return self.folder / f"{name}.log"
 
     def address(self, address: str) -> None:
         """One more address of this machine."""
-        self.run(["ip", "address", "add", f"{address}/32", "dev", "lo"])
+        self.run(["ip", "address", "add", f"{address}/{128 if ':' in address else 32}", "dev", "lo"])
 
     def _start(
         self, argv: Sequence[str], name: str, environ: Mapping[str, str] | None = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +80,24 @@ def test_a_flat_makefile_compiles_on_all_hosts(net: Lan, tree: Path, tmp_path: P
     assert "1 commands that cannot be distributed" in done.stderr
     assert "0 compilations fell back" in done.stderr
     assert all("COMPILE_OK" in log.read_text() for log in logs)
+
+
+def test_one_server_for_ipv4_and_ipv6(net: Lan, tree: Path, tmp_path: Path) -> None:
+    """As role distcc has it listen, and let in whom."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "roles/fleet/files"))
+    try:
+        from fleet_members import _for_distccd  # type: ignore[import-not-found]
+    finally:
+        del sys.path[0]
+    networks = [ipaddress.ip_network(text) for text in ("192.0.2.0/24", "2001:db8::/64")]
+    for address in ("192.0.2.1", "2001:db8::1"):
+        net.address(address)
+    log = net.distccd(*_for_distccd(networks)[:1], allow=_for_distccd(networks)[1])
+    file = _hosts(tmp_path, _peer(1), Peer("six", "2001:db8::1", 2))
+    done = net.d1fleet("run", "--summary", "--hosts-file", file, "make", "-s", "-j{slots}", cwd=tree)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"h1 \d+, six \d+, ", done.stderr), done.stderr + log.read_text()
+    assert "0 compilations fell back" in done.stderr
 
 
 def test_who_does_not_answer_is_left_out(net: Lan, tree: Path, tmp_path: Path) -> None:

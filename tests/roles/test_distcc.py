@@ -131,7 +131,7 @@ def test_what_a_client_has_run_is_confined(enrolled: Enrolled) -> None:
         f"for a in 127.0.0.1 {' '.join(host.address for host in site.hosts)}; do\n"
         'for p in 22 3632; do timeout 3 bash -c ": </dev/tcp/$a/$p" && echo REACHED $a $p; done; done\n'
         "unshare -rm true && echo UNSHARED\n"
-        "setsid timeout 30 python3 -m http.server 4444 --directory /usr/share >/dev/null 2>&1 & sleep 1; } >&2 2>&1\n"
+        "setsid timeout 30 python3 -m http.server -d /usr/share 4444 >/dev/null 2>&1 & sleep 1; } >&2 2>&1\n"
         'exec "$@"\n'
         "E\n"
         "chmod 755 /usr/local/bin/payload"

@@ -259,8 +259,8 @@ def _reaches(text):
 
 
 def _networks(host, hosts, addresses):
-    """Declared ones, else those in which members' default addresses are; of members that are away, those where
-    they have been let in before.
+    """Declared ones, else those in which members' default addresses are; of members that are away, those
+    where they have been let in before.
     """
     if host["networks"]:
         return list(dict.fromkeys(str(ipaddress.ip_network(text)) for text in host["networks"]))
