@@ -33,6 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # What a shell starts in its background ignores Ctrl-C, and so would every build that is tried here.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup, and so would the builds
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for name in list(os.environ):
         if name in _NOT_FOR_TESTS or (name.startswith(_OURS) and not name.startswith("D1FLEET_TEST_")):
             del os.environ[name]
