@@ -174,7 +174,6 @@ class TopMake:
         """Its sub-make has ended, or runs here."""
         self._waiting -= 1
         self._settle()
-        self.tokens.stirred()
 
     def _settle(self) -> None:
         """Count as idle what waits; one recipe can wait for several sub-makes."""
