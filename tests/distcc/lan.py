@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,9 @@ class Lan:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._started: list[subprocess.Popen[bytes]] = []
+        # Servers run as a user that does not get into a test's folder, and leave files behind.
+        self._scratch = tempfile.TemporaryDirectory(prefix="d1fleet-distccd-")
+        os.chmod(self._scratch.name, 0o1777)
         self._holder = self._start(["unshare", "--net", "sh", "-c", "echo; exec sleep infinity"], "holder")
         until(lambda: (folder / "holder.log").read_text() == "\n", "a namespace")
         self.run(["ip", "link", "set", "lo", "up"])
@@ -95,7 +99,11 @@ class Lan:
             "notice",
             *(word for each in allow for word in ("--allow", each)),
         ]
-        self._start(self.inside([*argv, *options]), name, {**os.environ, **(environ or {})})
+        self._start(
+            self.inside([*argv, *options]),
+            name,
+            {**os.environ, "TMPDIR": self._scratch.name, **(environ or {})},
+        )
         until(
             lambda: ":3632" in self.run(["ss", "-Hltn", "src", f"[{address}]"]).stdout,
             f"distccd at {address}",
@@ -121,6 +129,7 @@ class Lan:
             each.terminate()
         for each in self._started:
             each.wait(LIMIT_S)
+        self._scratch.cleanup()
 
 
 @contextmanager
