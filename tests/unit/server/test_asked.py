@@ -1,0 +1,39 @@
+"""A sub-make that a job here has called: what the job's own make hears of its end."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from d1fleet import makeflags, protocol
+from d1fleet.loop import Loop
+from d1fleet.server.asked import Asked
+from d1fleet.shims import EXIT, LOCAL
+
+
+@pytest.fixture
+def loop() -> Any:
+    made = Loop()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_the_make_is_asked_for_more_when_one_has_ended(loop: Loop, elsewhere: bool) -> None:
+    """Not when one stays: then it only begins."""
+    events: list[Any] = []
+    tokens = SimpleNamespace(stirred=lambda: events.append("stirred"))
+    attempt: Any = SimpleNamespace(id=2, tokens=tokens, asked=set(), children_changed=lambda: None)
+    door: Any = SimpleNamespace(loop=loop, send=lambda message: None, forget=lambda asked: None)
+    shim: Any = SimpleNamespace(pid=1, reply=lambda verb, value: events.append(verb))
+    request: Any = SimpleNamespace(close=lambda: None, fds={}, ask=protocol.Ask)
+    asked = Asked(door, 1, attempt, shim, request, makeflags.parse(b""))
+    if not elsewhere:
+        asked.handle(protocol.Stay(1))
+        assert events == [LOCAL]
+        return
+    asked.placed = True
+    asked.handle(protocol.Exit(1, code=0))
+    assert events == [EXIT, "stirred"]  # the make waits for the answer before it goes on
