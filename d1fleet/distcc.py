@@ -6,7 +6,7 @@ import os
 import shlex
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,7 @@ CCACHE_MASQUERADES = (Path("/usr/lib/ccache"), Path("/usr/lib64/ccache"))
 """Folders of compilers' names that are distcc, or ccache, by distribution."""
 
 PROBE_S = 2.0
-"""A peer that does not answer for so long is left out of a build. distcc itself waits 4 s, each time.
-"""
+"""A peer that does not answer for so long is left out of a build. distcc itself waits 4 s, each time."""
 
 IO_TIMEOUT_S = 300
 """distcc's own: the longest that a compiler may be silent. The server's job lifetime is twice that."""
@@ -104,17 +103,9 @@ def _read(path: Path) -> HostsFile:
 
 def answering(peers: Sequence[Peer], limit_s: float = PROBE_S) -> dict[str, str]:
     """Ask all peers at once whether somebody listens there: why not, by name, for those where nobody does."""
-    if not peers:
-        return {}
-    pool = ThreadPoolExecutor(len(peers), thread_name_prefix="probe")
-    try:
-        asked = {pool.submit(_connect, peer, limit_s): peer for peer in peers}
-        done, late = wait(asked, limit_s + 1)
-        silent = {asked[each].name: "no answer" for each in late}
-        silent |= {asked[each].name: why for each in done if (why := each.result())}
-        return {peer.name: silent[peer.name] for peer in peers if peer.name in silent}
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    with ThreadPoolExecutor(len(peers) + 1, thread_name_prefix="probe") as pool:
+        found = pool.map(lambda peer: _connect(peer, limit_s), peers)
+        return {peer.name: why for peer, why in zip(peers, found, strict=True) if why}
 
 
 def _connect(peer: Peer, limit_s: float) -> str:

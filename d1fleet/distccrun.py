@@ -24,28 +24,28 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Fit:
-    """A project with the peers that can be used now, and why the others cannot."""
+    """A project's hosts with the peers that can be used now, and why the others cannot."""
 
-    project: Project
     hosts: HostsFile
     left_out: Mapping[str, str]
 
 
-def fit(project: Project, *, probe: bool = True) -> Fit:
+def fit(project: Project) -> Fit:
     """Leave out who does not answer, and who has got something wrong lately."""
+    kept = quarantine.path(make=False)
     wrong = {
-        name: f"it could not compile {', '.join(files[:_SHOWN])}, and this machine could (kept in {_kept()})"
+        name: f"it could not compile {', '.join(files[:_SHOWN])}, and this machine could (kept in {kept})"
         for name, files in quarantine.left_out().items()
     }
     peers = [peer for peer in project.hosts.peers if peer.name not in wrong]
-    silent = distcc.answering(peers) if probe else {}
+    silent = distcc.answering(peers)
     left_out = {
         peer.name: wrong.get(peer.name) or silent[peer.name]
         for peer in project.hosts.peers
         if peer.name in wrong or peer.name in silent
     }
     hosts = replace(project.hosts, peers=tuple(peer for peer in peers if peer.name not in silent))
-    return Fit(project, hosts, left_out)
+    return Fit(hosts, left_out)
 
 
 def run(words: Sequence[str], project: Project, *, strict: bool, ccache: bool, summary: bool | None) -> int:
@@ -82,11 +82,6 @@ def run(words: Sequence[str], project: Project, *, strict: bool, ccache: bool, s
         for line in report(told, names, everything=bool(summary)):
             say(line)
     return status
-
-
-def _kept() -> str:
-    """The file to remove once such a host is mended."""
-    return str(quarantine.path(make=False))
 
 
 @contextmanager

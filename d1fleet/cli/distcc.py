@@ -1,4 +1,4 @@
-"""`d1fleet run` and `d1fleet env`: builds by distcc on the hosts of a project."""
+"""`d1fleet run`, `env` and `lint`: builds by distcc on the hosts of a project."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Prints JSON:
 
-    {"cpus": NUMBER, "distccd": BOOL, "nft": BOOL, "user": UID or null,
+    {"cpus": NUMBER, "distccd": BOOL, "nft": BOOL,
      "files": {PROJECT: TEXT}: hosts files as they are, "kept": what the last run has left in distcc.json,
      "default_is_ours": BOOL: /etc/distcc/hosts was written by us,
      "stale": [UNIT, ...]: units that run and were written after their start}
@@ -13,7 +13,6 @@ Needs Python 3.9 and nothing else.
 import glob
 import json
 import os
-import pwd
 import subprocess
 import sys
 
@@ -34,13 +33,6 @@ def cpus():
         return usable_cpus()
     except ImportError:
         return len(os.sched_getaffinity(0))
-
-
-def uid():
-    try:
-        return pwd.getpwnam("distccd").pw_uid
-    except KeyError:
-        return None
 
 
 def read(path):
@@ -86,7 +78,6 @@ json.dump(
         "cpus": cpus(),
         "distccd": os.access("/usr/bin/distccd", os.X_OK),
         "nft": os.access("/usr/sbin/nft", os.X_OK),
-        "user": uid(),
         "files": files(),
         "kept": kept(),
         "default_is_ours": OURS in read(DEFAULT),
