@@ -67,7 +67,7 @@ def project_here(name: str | None, file: str | None = None, folder: Path = FOLDE
     if not known:
         raise InventoryError(
             f"this machine is in no project: there are no hosts files in {folder}",
-            "enrol it (ansible-playbook site.yml), or name a hosts file by --hosts-file",
+            "type it on a host of the project, or enrol this one: ansible-playbook site.yml",
         )
     listed = ", ".join(known)
     chosen = name or (known[0] if len(known) == 1 else _default(known, folder))

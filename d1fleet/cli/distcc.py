@@ -36,6 +36,7 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command(
+    short_help="Run a program with compilers that are distcc.",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     epilog="For makefiles that are one flat level: of those that call make for their parts `d1fleet build` "
     "makes more. Exit codes are the program's own; 80 to 99 are d1fleet's, 100 to 120 distcc's.",
@@ -71,7 +72,7 @@ def run(
     sys.exit(run_program(words, found, strict=strict, ccache=ccache, summary=summary))
 
 
-@click.command()
+@click.command(short_help="Print the environment of `run`, for a shell's eval.")
 @_options
 @click.option("--check", is_flag=True, help="Ask each host whether it answers, and show the hosts instead.")
 @click.option("--json", "as_json", is_flag=True, help="The same for programs.")
@@ -118,7 +119,7 @@ def env(
     click.echo(json.dumps(variables, indent=1) if as_json else tier.exports(variables), nl=as_json)
 
 
-@click.command()
+@click.command(short_help="Tell which commands of a build distcc distributes.")
 @click.argument("file", default="-", type=click.File(errors="replace"), metavar="[FILE]")
 @click.option("--json", "as_json", is_flag=True, help="The same for programs.")
 def lint(file: TextIO, as_json: bool) -> None:
