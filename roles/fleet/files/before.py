@@ -1,18 +1,27 @@
-"""What the host was like before d1fleet changed it, kept on it so that retiring puts it back: before.py VERB [JSON]
+"""What the host was like before d1fleet changed it, kept so that retiring puts it back: before.py VERB [JSON]
 
-    first            at enrolment: folders that are not there yet, and the unit of the distribution's distcc
-    users JSON       {"users": [NAME, ...], "groups": [NAME, ...]} that are about to be made or changed
-    files JSON       {"files": [PATH, ...]} that are about to be overwritten; what was noted of them before counts no more
-    packages         before a package manager runs
-    came             after it: packages and users that came with it, also of a run that was broken off
-    show             all of it, for retiring
-    purge JSON       {"dry": BOOL}: remove the packages that came, unless something else needs them by now
+    first       at enrolment: folders that are not there yet, and the unit of the distribution's distcc
+    users JSON  {"users": {NAME: [GROUP, ...]}, "groups": [NAME, ...]} that are about to be made or changed
+    files JSON  {"files": [PATH, ...]} that are about to be overwritten; replaces what was noted of them
+    packages    before a package manager runs
+    came        after it: packages and users that came with it, also of a run that was broken off
+    show        all of it, for retiring, and who uses the host
+    purge JSON  {"dry": BOOL}: removes the packages that came, but for those that something else needs by now
 
-`show` prints {"folders": {PATH: was it there}, "unit": {"enabled": TEXT, "active": BOOL}, "users": {NAME: null or
-{"shell": TEXT, "comment": TEXT, "groups": [NAME, ...]}}, "groups": {NAME: was it there}, "files": {PATH: null or
-{"content": base64, "mode": "0644", "owner": UID, "group": GID}}, "packages": [NAME, ...], "package_users": [NAME, ...],
-"running": {slots that are taken}, "there": BOOL: something was noted}; `purge` prints {"removed": [NAME, ...],
-"needed": {NAME: [NAME, ...]: by what}}.
+`show` prints:
+
+    "folders"        {PATH: was it there}
+    "unit"           {"enabled": TEXT, "active": BOOL}, as systemctl says
+    "users"          {NAME: {"shell": TEXT, "comment": TEXT, "groups": [...], "added": [...]}, null if made}
+    "groups"         {NAME: was it there}
+    "files"          {PATH: {"content": base64, "mode": "0644", "owner": UID, "group": GID}, null if none}
+    "packages", "package_users"   [NAME, ...]
+    "running"        how many slots are taken
+    "processes"      {NAME: [COMMAND, ...]} of users that were made
+    "login"          who has used sudo to get here
+    "there"          whether anything was noted
+
+`purge` prints {"removed": [NAME, ...], "needed": {NAME: [NAME, ...]: by what}}.
 
 Needs Python 3.9 and nothing else; packages are Debian's alone.
 """
@@ -76,8 +85,10 @@ def first():
 
 def users(given):
     noted = read()
-    for name in given["users"]:
-        noted.setdefault("users", {}).setdefault(name, user(name))
+    for name, wanted in given["users"].items():
+        found = noted.setdefault("users", {}).setdefault(name, user(name))
+        if found:
+            found["added"] = sorted({*found.get("added", ()), *wanted} - set(found["groups"]))
     for name in given["groups"]:
         noted.setdefault("groups", {}).setdefault(name, any(each.gr_name == name for each in grp.getgrall()))
     write(noted)
@@ -105,7 +116,12 @@ def content(path):
     with open(path, "rb") as file:
         found = os.fstat(file.fileno())
         text = base64.b64encode(file.read(LONGEST_FILE)).decode()
-    return {"content": text, "mode": f"{found.st_mode & 0o7777:04o}", "owner": found.st_uid, "group": found.st_gid}
+    return {
+        "content": text,
+        "mode": f"{found.st_mode & 0o7777:04o}",
+        "owner": found.st_uid,
+        "group": found.st_gid,
+    }
 
 
 def installed():
@@ -153,7 +169,28 @@ def show():
     answer = {"folders": {}, "unit": {}, "users": {}, "groups": {}, "files": {}, **noted, **came_late}
     answer.pop("packages_before", None)
     answer.pop("users_before", None)
-    return {**answer, "running": running(), "there": bool(noted)}
+    made = [name for name, was in answer["users"].items() if was is None]
+    login = os.environ.get("SUDO_USER", "")
+    return {
+        **answer,
+        "running": running(),
+        "processes": processes(made),
+        "login": login,
+        "there": bool(noted),
+    }
+
+
+def processes(names):
+    """Commands of those users; one with a process cannot be removed."""
+    uids = {each.pw_uid: each.pw_name for each in pwd.getpwall() if each.pw_name in names}
+    found = {}
+    for folder in glob.glob("/proc/[0-9]*"):
+        with contextlib.suppress(OSError):
+            uid = os.stat(folder).st_uid
+            if uid in uids:
+                with open(folder + "/comm") as file:
+                    found.setdefault(uids[uid], []).append(file.read().strip())
+    return found
 
 
 def purged(names):
@@ -194,5 +231,7 @@ def purge(given):
 
 if __name__ == "__main__":
     os.umask(0o022)
-    verbs = {name: globals()[name] for name in ("first", "users", "files", "packages", "came", "show", "purge")}
+    verbs = {
+        name: globals()[name] for name in ("first", "users", "files", "packages", "came", "show", "purge")
+    }
     json.dump(verbs[sys.argv[1]](*map(json.loads, sys.argv[2:])) or {}, sys.stdout)

@@ -67,6 +67,7 @@ def check(given):
         people[host] = fleet_people.people(typed.get(fleet_join.BUILDERS) or [])
         faults.add_all((f"{fleet_join.BUILDERS}: {each}" for each in fleet_people.faults(people[host])), host)
         faults.add_all(_pattern_faults(typed, given["patterns"]), host)
+        faults.add_all(_ccache_faults(typed), host)
         own_projects = [project for project, hosts in given["projects"].items() if host in hosts]
         faults.add_all(fleet_members.value_faults(typed, own_projects), host)
         if fleet_join.BUILDERS in late:
@@ -142,6 +143,20 @@ def _pattern_faults(values, patterns):
     tools = values.get("d1fleet_toolchain_tools") or []
     if wrong("tool", tools) or len(tools) > 32:
         yield "d1fleet_toolchain_tools: give at most 32 names or absolute paths of programs"
+
+
+def _ccache_faults(values):
+    size = values.get("d1fleet_ccache_max_size")
+    if size is not None and not re.fullmatch(r"[1-9][0-9]{0,5}[kMGT]", size):
+        yield f"d1fleet_ccache_max_size is {size}: write it as 5G, a whole number and k, M, G or T"
+    folder, group = (values.get(f"d1fleet_ccache_{name}") or "" for name in ("folder", "group"))
+    if bool(folder) != bool(group):
+        yield "d1fleet_ccache_folder and d1fleet_ccache_group are wanted together: who shares that cache?"
+    # ccache reads a dollar as a variable, and a folder that is there already would become the group's.
+    if folder and not re.fullmatch(r"(/[A-Za-z0-9_+-][A-Za-z0-9_.+-]*){2,}", folder):
+        yield f"d1fleet_ccache_folder is {folder}: name a folder of its own, as /var/cache/d1fleet-ccache"
+    if group and not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", group):
+        yield f"d1fleet_ccache_group is {group}: that is no name of a group"
 
 
 def _names(values):

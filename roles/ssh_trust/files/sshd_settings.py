@@ -358,7 +358,7 @@ def settle(builders, service):
         return {
             "problems": ["The former settings were put back before a new login was tried. Run the play again"]
         }
-    now = Configuration(read(OURS))
+    now = Configuration(read(OURS) if os.path.isfile(OURS) else None)
     pid = daemon(service)["pid"]
     if pid:
         with open(STAMP + ".new", "w") as file:
