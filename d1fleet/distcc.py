@@ -24,6 +24,10 @@ MASQUERADES = (Path("/usr/lib/distcc"), Path("/usr/lib64/distcc"), Path("/usr/lo
 CCACHE_MASQUERADES = (Path("/usr/lib/ccache"), Path("/usr/lib64/ccache"))
 """Folders of compilers' names that are distcc, or ccache, by distribution."""
 
+CCACHE_CONFIG = Path("/etc/ccache.conf")
+CCACHE_MARK = "role d1.fleet.ccache"
+"""Stands in it where the inventory asks for ccache: then builds have it in front."""
+
 PROBE_S = 2.0
 """A peer that does not answer for so long is left out of a build. distcc itself waits 4 s, each time."""
 
@@ -156,6 +160,15 @@ def environment(
         # Its word for no: a compiler's own errors are not tried again here either, they are the same.
         found |= {"DISTCC_FALLBACK": "0", "DISTCC_SKIP_LOCAL_RETRY": "1"}
     return found
+
+
+def ccache_asked_for(config: Path = CCACHE_CONFIG) -> bool:
+    """Does the inventory want ccache in front of distcc on this host, and is it there?"""
+    try:
+        asked = CCACHE_MARK in config.read_text(errors="replace")
+    except OSError:
+        return False
+    return asked and any(folder.is_dir() for folder in CCACHE_MASQUERADES)
 
 
 def slots(hosts: HostsFile, *, strict: bool) -> int:

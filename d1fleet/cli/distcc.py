@@ -28,7 +28,11 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
                 is_flag=True,
                 help="What no host can compile fails, and this machine compiles nothing.",
             ),
-            click.option("--ccache", is_flag=True, help="ccache in front: what it knows is not compiled."),
+            click.option(
+                "--ccache/--no-ccache",
+                default=None,
+                help="ccache in front: what it knows is not compiled. Default: if the inventory asks for it.",
+            ),
         )
     ):
         function = option(function)
@@ -56,7 +60,7 @@ def run(
     project: str | None,
     file: str | None,
     strict: bool,
-    ccache: bool,
+    ccache: bool | None,
     summary: bool | None,
 ) -> None:
     """Run PROGRAM with compilers that are distcc, on the hosts of a project.
@@ -69,6 +73,7 @@ def run(
     from ..distccrun import run as run_program
 
     found = tier.project_here(project, file)
+    ccache = tier.ccache_asked_for() if ccache is None else ccache
     sys.exit(run_program(words, found, strict=strict, ccache=ccache, summary=summary))
 
 
@@ -77,7 +82,7 @@ def run(
 @click.option("--check", is_flag=True, help="Ask each host whether it answers, and show the hosts instead.")
 @click.option("--json", "as_json", is_flag=True, help="The same for programs.")
 def env(
-    project: str | None, file: str | None, strict: bool, ccache: bool, check: bool, as_json: bool
+    project: str | None, file: str | None, strict: bool, ccache: bool | None, check: bool, as_json: bool
 ) -> None:
     """Print the variables that make a shell's compilers distcc, for `eval "$(d1fleet env)"`.
 
@@ -113,6 +118,7 @@ def env(
         return
     if strict and not found.hosts.peers:
         raise HostError(f"project {found.name} has no other host than this one", "leave --strict out")
+    ccache = tier.ccache_asked_for() if ccache is None else ccache
     variables = tier.environment(found.hosts, os.environ, strict=strict, ccache=ccache)
     if sys.stdout.isatty():
         say('these lines are for a shell: eval "$(d1fleet env)"')

@@ -206,6 +206,31 @@ def test_the_environment_for_a_shell(net: Lan, tree: Path, tmp_path: Path) -> No
     assert (tree / "f0.o").exists()
 
 
+@pytest.mark.skipif(not shutil.which("ccache"), reason="ccache is not installed")
+def test_with_ccache_in_front_nothing_is_compiled_twice(net: Lan, tree: Path, tmp_path: Path) -> None:
+    logs = [net.distccd(f"192.0.2.{number}") for number in (1, 2)]
+    file = _hosts(tmp_path, _peer(1), _peer(2))
+    config = tmp_path / "ccache.conf"
+    config.write_text("compiler_check = content\ndirect_mode = false\n")
+    environ = {"CCACHE_CONFIGPATH": str(config), "CCACHE_DIR": str(tmp_path / "cache")}
+    words = ("run", "--ccache", "--summary", "--hosts-file", file, "make", "-s", "-j{slots}")
+    first = net.d1fleet(*words, cwd=tree, environ=environ)
+    assert first.returncode == 0, first.stderr
+    assert f"{FILES} compilations: " in first.stderr
+    assert all("COMPILE_OK" in log.read_text() for log in logs)
+    made = _objects(tree)
+    for each in tree.glob("*.o"):
+        each.unlink()
+    second = net.d1fleet(*words, cwd=tree, environ=environ)
+    assert second.returncode == 0, second.stderr
+    assert "0 compilations: " in second.stderr
+    assert _objects(tree) == made
+    for each in tree.glob("*.o"):
+        each.unlink()
+    without = net.d1fleet("run", "--no-ccache", *words[2:], cwd=tree, environ=environ)
+    assert f"{FILES} compilations: " in without.stderr
+
+
 def test_which_project(tmp_path: Path) -> None:
     from d1fleet.distcc import project_here
 

@@ -324,6 +324,10 @@ def test_the_report_of_a_check_promises_nothing() -> None:
         ("d1fleet_address", "::1", "one that peers can use"),
         ("d1fleet_default_project", "other", "d1fleet_default_project is other: the host is in demo alone"),
         ("d1fleet_distc", True, "there is no variable d1fleet_distc (did you mean d1fleet_distcc?)"),
+        ("d1fleet_ccache_max_size", "5", "write it as 5G"),
+        ("d1fleet_ccache_max_size", "5G\nhard_link = true", "write it as 5G"),
+        ("d1fleet_ccache_folder", "/var/cache/x", "who shares that cache?"),
+        ("d1fleet_ccache_group", "dev", "who shares that cache?"),
     ],
 )
 def test_values_for_distcc_that_cannot_be_meant(variable: str, value: Any, words: str) -> None:
@@ -481,3 +485,20 @@ def test_the_address_that_peers_use(more: dict[str, Any], address: str) -> None:
 def test_addresses_and_networks_that_cannot_be_used(more: dict[str, Any], words: str) -> None:
     (fault,) = members(cedar=more)["faults"]
     assert words in fault
+
+
+@pytest.mark.parametrize(
+    ("folder", "group", "words"),
+    [
+        ("/var/cache/d1fleet-ccache", "dev", ""),
+        ("/var", "dev", "name a folder of its own"),
+        ("/var/cache/../../home", "dev", "name a folder of its own"),
+        ("/var/cache/$USER", "dev", "name a folder of its own"),
+        ("cache/dev", "dev", "name a folder of its own"),
+        ("/var/cache/dev", "dev ops", "no name of a group"),
+    ],
+)
+def test_a_shared_cache_is_a_folder_of_its_own(folder: str, group: str, words: str) -> None:
+    faults = of_one(d1fleet_ccache_folder=folder, d1fleet_ccache_group=group)["faults"]
+    assert len(faults) == (1 if words else 0), faults
+    assert all(words in fault for fault in faults)
