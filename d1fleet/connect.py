@@ -148,7 +148,13 @@ class Logins:
 
     def start(self, link: HostLink) -> None:
         """Connect a link for the first time."""
-        self._first.do(lambda: self._try(link.host, link.connected, link.fail))
+        self.begin(link.host, link.connected, link.fail)
+
+    def begin(
+        self, host: Host, arrived: Callable[[Channel], None], failed: Callable[[D1fleetError], None]
+    ) -> None:
+        """Connect to a host for the first time: one of the two is called."""
+        self._first.do(lambda: self._try(host, arrived, failed))
 
     def again(
         self,

@@ -17,6 +17,7 @@
     │   └── UnfitError           94  it runs, but is not fit for this build
     ├── ProtocolError            95  a peer sent what the protocol does not allow  (peer)
     ├── NoRecordError            96  no record of a build, or no such job in it    (the user's side)
+    ├── UnwellError              97  doctor has found faults                       (host)
     └── ProgramError            127  the program of --command is not there         (the user's side)
         └── NotExecutableError  126  it is there, and cannot be executed
 
@@ -140,6 +141,12 @@ class NoRecordError(D1fleetError):
     """There is no record of a build to tell from, or no such job in it."""
 
     exit_code = 96
+
+
+class UnwellError(D1fleetError):
+    """An examination has found what keeps builds from running, or hosts out of them."""
+
+    exit_code = 97
 
 
 class ProgramError(D1fleetError):

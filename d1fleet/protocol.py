@@ -78,6 +78,11 @@ _MOST_PARTS, _LONGEST_NAME, _LONGEST_TEXT = 64, 100, 400
 SHIM_PLACE = b"%d1fleet-shim%"
 """Stands in a PATH that travels where the folder of shims stood: each machine has its own."""
 
+MOST_EXAMINED = 1 << 20
+"""Bytes of what an examination is told, and of what it answers."""
+
+LONGEST_EXAMINATION_S = 60.0
+
 _MANY = 1 << 16
 """Above any count of slots, tokens or descriptors."""
 
@@ -405,6 +410,52 @@ class Gone(Message):
     """Processes that had outlived their sub-make and were ended."""
     debt_s: float = 0.0
     """How long more recipes ran than there were slots, because ones that had waited went on."""
+
+
+@_message(13, "coordinator")
+@dataclass
+class Examine(Message):
+    """From `d1fleet doctor`, instead of Welcome, and as often as it likes: look at this host, change
+    nothing, and tell.
+    """
+
+    number: int = 0
+    """Comes back with the answer."""
+    question: str = ""
+    """One of server/examination.py."""
+    limit_s: float = 10.0
+    """What is not known by then is left out of the answer."""
+    setup: str = ""
+    given: bytes = b""
+    """A JSON object: what is asked about."""
+    environment: bytes = b""
+    """As of Welcome."""
+    RAW = ("given", "environment")
+
+    def fault(self) -> str:
+        if not 0 < self.limit_s <= LONGEST_EXAMINATION_S:
+            return "limit out of range"
+        if len(self.given) > MOST_EXAMINED:
+            return "it asks about too much"
+        return _block_fault("environment", self.environment)
+
+
+@_message(14, "server")
+@dataclass
+class Examined(Message):
+    """Answer to Examine."""
+
+    number: int = 0
+    at_s: float = 0.0
+    """This host's clock: seconds since 1970."""
+    failure: str = ""
+    """Why nothing is known, for people; else empty."""
+    answer: bytes = b""
+    """A JSON object."""
+    RAW = ("answer",)
+
+    def fault(self) -> str:
+        return "the answer is too long" if len(self.answer) > MOST_EXAMINED else ""
 
 
 # -- attempts ------------------------------------------------------------------------------------

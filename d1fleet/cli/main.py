@@ -20,6 +20,7 @@ from ..inherited import default_child_signal, fill_closed_streams, forget_coerce
 from ..makeargs import is_long_option
 from ..words import say
 from .distcc import env, lint, run
+from .doctor import doctor
 from .simulate import simulate
 
 _INTERRUPTED = 130
@@ -187,7 +188,7 @@ def cli() -> None:
     """Spread a make build's sub-makes over many hosts."""
 
 
-for command in (run, env, lint, simulate):
+for command in (run, env, lint, simulate, doctor):
     cli.add_command(command)
 
 

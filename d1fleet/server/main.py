@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 from collections import deque
+from typing import TYPE_CHECKING
 
 from .. import protocol
 from ..errors import D1fleetError, ProtocolError, UnfitError
@@ -29,6 +30,9 @@ from .environment import Environment, HostEnvironment, ProgramFinder
 from .lease import Lease
 from .load import LoadMeter, usable_cpus
 from .pool import SupervisorPool
+
+if TYPE_CHECKING:
+    from .examination import Examiner
 
 CAPABILITIES = ["stdin", "groups", "tokens"]
 
@@ -69,6 +73,7 @@ class Server:
         self._attempts: dict[int, Attempt] = {}
         self._waiting: deque[Attempt] = deque()
         self._door: Door | None = None
+        self._examiner: Examiner | None = None
         self.supervisors = SupervisorPool(loop, self.complain, self._supervisor_died)
         self._tree_devices: set[int] = set()
         self.output_lock: int | None = None
@@ -125,9 +130,12 @@ class Server:
             self._on_welcome(message)
             return
         if self._welcome is None:
-            if not isinstance(message, protocol.Drain):
+            if isinstance(message, protocol.Drain):
+                self._on_drain(message)
+            elif isinstance(message, protocol.Examine):
+                self._on_examine(message)
+            else:
                 raise ProtocolError(f"{type(message).__name__} before Welcome")
-            self._on_drain(message)
             return
         if message.attempt & 1:
             if self._door is not None:
@@ -183,6 +191,14 @@ class Server:
         if found != self._drained:
             self._drained = found
             self.send(found)
+
+    def _on_examine(self, message: protocol.Examine) -> None:
+        """No build has sent this, but a doctor."""
+        if self._examiner is None:
+            from .examination import Examiner  # here, not above: builds do not pay for it
+
+            self._examiner = Examiner(self.loop, self.send)
+        self._examiner.handle(message)
 
     # -- the beginning --------------------------------------------------------------------------------
 

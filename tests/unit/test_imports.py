@@ -87,8 +87,13 @@ LAYERS = [
     "hosts askers job",
     "tokendesk topmake outcomes",
     "coordinator",
-    "front summary build drain",
-    "cli cli.distcc cli.simulate cli.why cli.main cli.__main__",
+    "front summary build drain findings doctor_facts",
+    "doctor_talks",
+    "doctor_case",
+    "doctor_checks doctor_canaries",
+    "doctor_distcc",
+    "doctor doctor_report",
+    "cli cli.distcc cli.doctor cli.simulate cli.why cli.main cli.__main__",
 ]
 """From the bottom to the top: a module imports from its own layer and those before it."""
 

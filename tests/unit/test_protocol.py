@@ -75,6 +75,7 @@ _RANGES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "heartbeat_s": st.floats(0.001, 1e5),
         "environment": _BLOCKS,
     },
+    "Examine": {"limit_s": st.floats(0.001, protocol.LONGEST_EXAMINATION_S), "environment": _BLOCKS},
     "CheckTree": {"folder": _PATHS, "nonce": _PATHS},
     "Run": {
         "umask": st.integers(0, 0o777),

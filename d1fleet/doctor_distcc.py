@@ -1,0 +1,372 @@
+"""A doctor's checks of distcc: servers, hosts files, and whether members can compile on each other. Pure."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+
+from . import distcclog, doctor_canaries, hostsfile
+from .doctor_case import Case, Seen
+from .doctor_checks import Check
+from .doctor_facts import Canary, Try
+from .errors import D1fleetError
+from .findings import FAULT, NOTE, WARNING, Finding, Mend
+from .hostsfile import HostsFileError, Peer
+
+SERVER, GUARD, VENDORS = "d1fleet-distcc.service", "d1fleet-distcc-guard.service", "distcc.service"
+
+BACKOFF_S = 60.0
+"""distcc leaves a peer out so long after a failure."""
+
+TOO_LATE = 124
+"""Status of a compilation that had to be killed."""
+
+_BOTH = f"{GUARD} {SERVER}"
+_REVERT = f"systemctl revert {_BOTH}; systemctl daemon-reload; systemctl restart {_BOTH}"
+_LOG = f"journalctl -u {SERVER} -n 30 --no-pager"
+_LEFT_OUT = re.compile(r"^# left out: ([^:]+): (.*)$", re.MULTILINE)
+_COMPLAINT = re.compile(r"ERROR|CRITICAL|Warning|DENIED|not allowed|denied")
+
+
+def serves(case: Case, name: str) -> bool:
+    """Shall it compile for others?"""
+    return bool(case.said(name, "d1fleet_distcc", True))
+
+
+def check_units(case: Case) -> Iterator[Finding]:
+    """The compile server and its guard run, and the distribution's own server does not."""
+    for seen in case.known:
+        if seen.distcc is None or not seen.distcc.units or not case.has_distcc:
+            continue
+        units = seen.distcc.units
+        if not serves(case, seen.name):
+            pass
+        elif units[SERVER].get("LoadState") == "not-found":
+            yield Finding(
+                "distcc-not-enrolled",
+                WARNING,
+                seen.name,
+                "it has no compile server of ours, other hosts of the project have",
+                Mend("enrol it", play="site"),
+            )
+        else:
+            down = [unit for unit in (GUARD, SERVER) if units[unit].get("ActiveState") != "active"]
+            if down:
+                states = "; ".join(f"{unit} is {_state(units[unit])}" for unit in down)
+                yield Finding(
+                    "distcc-down",
+                    FAULT,
+                    seen.name,
+                    f"its compile server does not run: {states}",
+                    Mend(
+                        f"start it; if it ends again, its log says why: {_LOG}",
+                        root=f"systemctl unmask {_BOTH}; systemctl enable --now {_BOTH}",
+                    ),
+                )
+        vendors = units[VENDORS]
+        if vendors.get("ActiveState") == "active" or vendors.get("LoadState") not in ("masked", "not-found"):
+            runs = vendors.get("ActiveState") == "active"
+            yield Finding(
+                "distcc-vendor",
+                FAULT if runs else WARNING,
+                seen.name,
+                f"the distribution's own {VENDORS} is"
+                f" {'running, without our confinement' if runs else 'not masked'}",
+                Mend("mask it", root=f"systemctl mask --now {VENDORS}"),
+            )
+
+
+def _state(unit: dict[str, str] | object) -> str:
+    assert isinstance(unit, dict)
+    words = [unit.get("ActiveState", "?")]
+    if unit.get("LoadState") not in ("loaded", None):
+        words.append(unit["LoadState"])
+    if unit.get("Result") not in ("success", "", None):
+        words.append(unit["Result"])
+    return ", ".join(words)
+
+
+def check_hosts_files(case: Case) -> Iterator[Finding]:
+    """There, understood, and as the inventory says."""
+    members = [seen.name for seen in case.hosts]
+    for seen in case.known:
+        distcc = seen.distcc
+        if distcc is None or not case.project or not case.has_distcc:
+            continue
+        refresh = Mend("have it written again", play="refresh")
+        if distcc.file_fault or not distcc.text:
+            why = f"cannot be read: {distcc.file_fault}" if distcc.file_fault else "is not there"
+            yield Finding("hosts-file-missing", FAULT, seen.name, f"{distcc.file} {why}", refresh)
+        else:
+            try:
+                file = hostsfile.parse(distcc.text)
+            except HostsFileError as error:
+                what = f"{distcc.file}: {error}; one such word turns distribution off"
+                yield Finding("hosts-file-bad", FAULT, seen.name, what, refresh)
+            else:
+                yield from _against_inventory(case, seen, file.peers, members, refresh)
+        yield from _other_files(seen)
+
+
+def _against_inventory(
+    case: Case, seen: Seen, peers: tuple[Peer, ...], members: list[str], refresh: Mend
+) -> Iterator[Finding]:
+    distcc = seen.distcc
+    assert distcc is not None
+    strange = [str(peer.name) for peer in peers if peer.name not in members]
+    if strange:
+        yield Finding(
+            "hosts-file-unknown",
+            FAULT,
+            seen.name,
+            f"{distcc.file} names {', '.join(strange)}, which the project does not have: sources would go"
+            " there",
+            refresh,
+        )
+    there = {peer.name for peer in peers}
+    said = dict(_LEFT_OUT.findall(distcc.text))
+    for name in members:
+        if name in there or name == seen.name or not serves(case, name):
+            continue
+        why = f", as it says: {said[name]}" if name in said else ""
+        yield Finding(
+            "hosts-file-lacks", WARNING, seen.name, f"{distcc.file} does not name {name}{why}", refresh
+        )
+    for peer in peers:
+        yield from _entry(case, seen, peer, refresh)
+
+
+def _entry(case: Case, seen: Seen, peer: Peer, refresh: Mend) -> Iterator[Finding]:
+    other = case.named(peer.name)
+    if other is None or seen.distcc is None:
+        return
+    file = seen.distcc.file
+    identity = other.facts.identity if other.facts else None
+    slots = other.host.slots or (identity.cpus if identity else peer.slots)
+    port = case.said(peer.name, "d1fleet_distcc_port", hostsfile.PORT)
+    for what, is_so, wanted in (("slots", peer.slots, slots), ("port", peer.port, port)):
+        if is_so != wanted:
+            yield Finding(
+                "hosts-file-old",
+                WARNING,
+                seen.name,
+                f"{file} gives {peer.name} {what} {is_so}, it is {wanted} now",
+                refresh,
+            )
+    address = case.said(peer.name, "d1fleet_address", "")
+    known = [address] if address else list(identity.addresses) if identity else []
+    if known and peer.address not in known:
+        yield Finding(
+            "hosts-file-address",
+            FAULT,
+            seen.name,
+            f"{file} has {peer.address} for {peer.name}, whose address is {' or '.join(known)}",
+            refresh,
+        )
+
+
+def _other_files(seen: Seen) -> Iterator[Finding]:
+    distcc = seen.distcc
+    assert distcc is not None
+    if distcc.own_file:
+        path = shlex.quote(distcc.own_file)
+        yield Finding(
+            "hosts-file-own",
+            WARNING,
+            seen.name,
+            f"distcc without d1fleet reads {distcc.own_file} there, in place of the project's hosts",
+            Mend("move it away", root=f"mv {path} {path}.old"),
+        )
+    if distcc.default:
+        try:
+            hostsfile.parse(distcc.default)
+        except HostsFileError as error:
+            yield Finding(
+                "hosts-file-default",
+                WARNING,
+                seen.name,
+                f"/etc/distcc/hosts, which distcc without d1fleet reads: {error}",
+                Mend("have it written again", play="refresh"),
+            )
+
+
+def check_backoff(case: Case) -> Iterator[Finding]:
+    """Marks by which distcc leaves peers out."""
+    for seen in case.known:
+        marks = seen.distcc.backoff if seen.distcc else ()
+        if not marks:
+            continue
+        future = [mark for mark in marks if mark.age_s < -1]
+        counting = [mark for mark in marks if -1 <= mark.age_s < BACKOFF_S]
+        state = (
+            "one of the future, so for longer than it should" if future
+            else f"for {BACKOFF_S:.0f} s after a failure" if counting
+            else "left over, of no effect"
+        )  # fmt: skip
+        paths = " ".join(shlex.quote(mark.path) for mark in marks)
+        yield Finding(
+            "distcc-backoff",
+            WARNING if future or counting else NOTE,
+            seen.name,
+            f"distcc's marks that leave peers out ({state}): {', '.join(mark.path for mark in marks[:3])}",
+            Mend("remove them, once the peers are well", root=f"rm -f {paths}"),
+        )
+
+
+def check_client(case: Case) -> Iterator[Finding]:
+    """distcc itself."""
+    for seen in case.known:
+        versions = seen.facts.versions if seen.facts else None
+        if case.has_distcc and versions is not None and not versions.distcc:
+            yield Finding(
+                "distcc-missing",
+                FAULT,
+                seen.name,
+                "distcc is not installed there",
+                Mend(
+                    "enrol the host again, or install the package",
+                    root="apt-get install -y --no-install-recommends distcc",
+                ),
+            )
+
+
+def check_canaries(case: Case) -> Iterator[Finding]:
+    """What became of the compilations: by the one that should have compiled, and from where."""
+    failures: dict[tuple[str, str, str, Mend], list[str]] = {}
+    for seen in case.known:
+        for name, canary in seen.canaries.items():
+            peer = case.named(name)
+            if isinstance(canary, Canary) and peer is not None:
+                for id_, why, mend in _of_canary(seen, peer, canary):
+                    failures.setdefault((name, id_, why, mend), []).append(seen.name)
+            elif isinstance(canary, D1fleetError):
+                key = (name, "canary-unknown", canary.message, Mend("try it again, with less load on both"))
+                failures.setdefault(key, []).append(seen.name)
+    for (name, id_, why, mend), clients in failures.items():
+        severity = WARNING if id_ == "canary-unknown" else FAULT
+        yield Finding(
+            id_, severity, name, f"{', '.join(clients)} cannot compile there by distcc: {why}", mend
+        )
+
+
+def _of_canary(client: Seen, peer: Seen, canary: Canary) -> Iterator[tuple[str, str, Mend]]:
+    if canary.connect:
+        unit = peer.distcc.units.get(SERVER, {}) if peer.distcc else {}
+        if unit.get("ActiveState", "active") != "active":
+            return  # check_units says it
+        if "no answer" in canary.connect:
+            why = f"{canary.connect}: its packet filter does not let that host in, or another one on the way"
+            yield "canary-connect", why, Mend("tell all members of each other again", play="refresh")
+        else:
+            why = f"{canary.connect}: no compile server listens at its port"
+            yield (
+                "canary-connect",
+                why,
+                Mend(f"start it anew; its log: {_LOG}", root=f"systemctl restart {_BOTH}"),
+            )
+        return
+    for each in canary.tries:
+        if each.status:
+            why, mend = _reason(peer, each)
+            yield "canary-failed", f"{each.compiler}: {why}", mend
+        elif each.same is False:
+            why = f"{each.compiler}: the object is another than the one that is made here"
+            mend = Mend(
+                "its compiler is another, or wrong: compare with check of toolchains, run a memory test;"
+                " meanwhile"
+                f" d1fleet_distcc: false for {peer.name} in the inventory, and playbooks/refresh.yml"
+            )
+            yield "canary-differs", why, mend
+
+
+def _reason(peer: Seen, failed: Try) -> tuple[str, Mend]:
+    """Why a compilation failed there: by what the server can do, its log, and what distcc said here."""
+    masquerade = peer.distcc.masquerade if peer.distcc else ()
+    if masquerade and failed.compiler not in masquerade:
+        return (
+            "its server has no such name in /usr/lib/distcc",
+            Mend("have the names made again", root="update-distcc-symlinks"),
+        )
+    told = distcclog.read(failed.log.splitlines())
+    reasons = [*told.reasons.values()]
+    errors = re.findall(r"ERROR: (.*)", failed.log)
+    words = reasons[-1:] or [
+        distcclog.NO_ANSWER if "provided no answer" in each else each for each in errors[:1]
+    ]
+    if failed.status == TOO_LATE:
+        words = ["no end within its time"]
+    words = words or [distcclog.MEANINGS.get(failed.status, f"exit status {failed.status}")]
+    lines = [line for line in (peer.log.lines if peer.log else ()) if _COMPLAINT.search(line)]
+    if lines:
+        words.append(f"its log: {' / '.join(dict.fromkeys(lines[-2:]))}")
+    elif peer.log is not None and not peer.log.readable:
+        words.append("its log is root's to read")
+    return "; ".join(words), Mend(
+        f"start it anew with what the inventory says; its log: {_LOG}", play="refresh"
+    )
+
+
+def around(case: Case, peer: str) -> list[str] | None:
+    """What the shell on a server has said, to the first client that heard it out; None where none has."""
+    for seen in case.known:
+        canary = seen.canaries.get(peer)
+        if isinstance(canary, Canary) and canary.around:
+            words = [line.partition(doctor_canaries.SIGN)[2].strip() for line in canary.around.splitlines()]
+            if words[-1:] == ["done"]:
+                return words[:-1]
+    return None
+
+
+def check_sandbox(case: Case) -> Iterator[Finding]:
+    """What a compilation can do there, and its nice value."""
+    for seen in case.known:
+        words = around(case, seen.name) or []
+        verbs = {"sees": "read", "writes": "write to", "reaches": "connect to"}
+        can = list(
+            dict.fromkeys(
+                f"{verbs[word]} {rest}"
+                for word, _, rest in (each.partition(" ") for each in words)
+                if word in verbs
+            )
+        )
+        if can:
+            yield Finding(
+                "distcc-sandbox",
+                FAULT,
+                seen.name,
+                f"what a compilation is made to run there is not confined: it can {', '.join(can)}",
+                Mend(
+                    "take changes of its units away (`systemctl cat` shows them), and start them anew; if"
+                    " that does"
+                    " not help, enrol the host again",
+                    root=_REVERT,
+                ),
+            )
+        nice = [rest for word, _, rest in (each.partition(" ") for each in words) if word == "nice"]
+        identity = seen.facts.identity if seen.facts else None
+        if nice and re.fullmatch(r"-?\d{1,2}", nice[0]) and identity is not None:
+            own, wanted = int(nice[0]) - identity.nice_of_all, seen.host.nice
+            if own != wanted:
+                yield Finding(
+                    "distcc-nice",
+                    WARNING,
+                    seen.name,
+                    f"compilations for others run at nice {own} there, d1fleet_nice is {wanted}",
+                    Mend(
+                        "have its unit written again; where somebody has changed it (`systemctl cat`):"
+                        f" systemctl revert {SERVER}",
+                        play="refresh",
+                    ),
+                )
+
+
+CHECKS: tuple[tuple[str, Check], ...] = (
+    ("distcc's servers", check_units),
+    ("hosts files", check_hosts_files),
+    ("", check_client),
+    ("distcc's marks of failed peers", check_backoff),
+    ("", check_canaries),
+    ("the confinement of compilations", check_sandbox),
+)
+"""Applied where any host of a project has distcc by our roles."""

@@ -1,0 +1,141 @@
+"""What a doctor has found, and what mends it. Pure.
+
+A finding is about one host; those that say the same of several hosts are shown as one. Each has a mend:
+words, and where there is one, a command that can be typed as it stands.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+FAULT, WARNING, NOTE = "fault", "warning", "note"
+SEVERITIES = (FAULT, WARNING, NOTE)
+"""fault: builds fail there, or leave the host out. warning: they go on, and something is not as it should be.
+note: nothing has to be done.
+"""
+
+
+@dataclass(frozen=True)
+class Mend:
+    """What to do; one of the commands at most.
+
+    Attributes:
+        words: for people.
+        play: name of a playbook to be run for the host.
+        root: a shell's line, for root on the host.
+        here: a shell's line, for this machine.
+    """
+
+    words: str = ""
+    play: str = ""
+    root: str = ""
+    here: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about one host.
+
+    Attributes:
+        id: what kind of thing; documented in docs/doctor.md.
+        host: its name; empty for what is about the fleet, or this machine.
+    """
+
+    id: str
+    severity: str
+    host: str
+    what: str
+    mend: Mend
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The same finding about some hosts, with its mend as it can be typed."""
+
+    id: str
+    severity: str
+    hosts: tuple[str, ...]
+    what: str
+    mend: str
+    command: str
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "id": self.id,
+            "severity": self.severity,
+            "hosts": list(self.hosts),
+            "what": self.what,
+            "mend": self.mend,
+            "command": self.command,
+        }
+
+
+@dataclass(frozen=True)
+class Commands:
+    """How commands reach hosts from this machine.
+
+    Attributes:
+        inventories: absolute paths; none where hosts were named by --hosts.
+        ansible, playbook: the programs.
+        checkout: where the playbooks are; None takes those of the installed collection.
+        ssh: the program, with the options that doctor was given.
+    """
+
+    inventories: Sequence[str] = ()
+    ansible: str = "ansible"
+    playbook: str = "ansible-playbook"
+    checkout: str | None = None
+    ssh: Sequence[str] = ("ssh",)
+    logins: dict[str, Sequence[str]] = field(default_factory=dict)
+    """Hosts' own ssh arguments, where they are not just the name."""
+
+    def of(self, mend: Mend, hosts: Sequence[str]) -> str:
+        """The command line of a mend; empty where it has none."""
+        if mend.here:
+            return mend.here
+        if mend.root:
+            return self._as_root(mend.root, hosts)
+        if mend.play and self.inventories:
+            return self._play(mend.play, hosts)
+        return ""
+
+    def _which(self) -> list[str]:
+        return [word for path in self.inventories for word in ("--inventory", path)]
+
+    def _play(self, name: str, hosts: Sequence[str]) -> str:
+        limit = ["--limit", ",".join(hosts)] if hosts else []
+        if self.checkout is None:
+            return shlex.join([self.playbook, *self._which(), f"d1.fleet.{name}", *limit])
+        file = "site.yml" if name == "site" else f"playbooks/{name}.yml"
+        # From there: its ansible.cfg names the roles.
+        return f"cd {shlex.quote(self.checkout)} && " + shlex.join(
+            [self.playbook, *self._which(), file, *limit]
+        )
+
+    def _as_root(self, command: str, hosts: Sequence[str]) -> str:
+        if self.inventories:
+            words = ["--become", "--module-name", "ansible.builtin.shell", "--args", command]
+            return shlex.join([self.ansible, ",".join(hosts), *self._which(), *words])
+        lines = [
+            shlex.join(
+                [*self.ssh, "-t", *self.logins.get(host, (host,)), shlex.join(["sudo", "sh", "-c", command])]
+            )
+            for host in hosts
+        ]
+        return " && ".join(lines)
+
+
+def shown(findings: Iterable[Finding], commands: Commands) -> list[Shown]:
+    """Findings, the worst first, and those together that say the same of several hosts."""
+    together: dict[tuple[str, str, str, Mend], list[str]] = {}
+    for each in findings:
+        names = together.setdefault((each.id, each.severity, each.what, each.mend), [])
+        if each.host and each.host not in names:
+            names.append(each.host)
+    found = [
+        Shown(id_, severity, tuple(hosts), what, mend.words, commands.of(mend, hosts))
+        for (id_, severity, what, mend), hosts in together.items()
+    ]
+    return sorted(found, key=lambda each: SEVERITIES.index(each.severity))
