@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     up = verbs.add_parser("up", help="make a fleet; it stays until `down`")
     up.add_argument("name")
     up.add_argument("--hosts", type=int, default=3, metavar="N")
-    up.add_argument("--release", choices=RELEASES, default="bookworm")
+    up.add_argument("--release", default="bookworm", help="of all hosts, or of each: bookworm,trixie")
     up.add_argument("--variant", choices=VARIANTS, default="bare")
     up.add_argument("--cpus", type=float, default=0.0, help="processors' worth of time for each host")
     up.add_argument("--volume", type=Path, action="append", default=[], metavar="PATH",

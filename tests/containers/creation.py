@@ -74,7 +74,7 @@ def prepare(settings: Settings, access: Access, hosts: Sequence[Host]) -> None:
             sshfs.mount(settings.sshfs, key, access.root(host.name), hosts[0].address, first)
 
 
-def start(settings: Settings, access: Access, host: Host, image: str) -> None:
+def start(settings: Settings, access: Access, host: Host, release: str, image: str) -> None:
     """Make a host's container and start it.
 
     Raises:
@@ -100,7 +100,7 @@ def start(settings: Settings, access: Access, host: Host, image: str) -> None:
     if settings.cpus:
         arguments.append(f"--cpus={settings.cpus}")
     if settings.debs:
-        arguments.append(f"--volume={debs.lend(folder, settings.release, host.name)}:{debs.ARCHIVES}")
+        arguments.append(f"--volume={debs.lend(folder, release, host.name)}:{debs.ARCHIVES}")
     if settings.sshfs:
         arguments += _sshfs_arguments(settings, host)
     podman("create", "--quiet", *arguments, image, "/sbin/init")

@@ -117,7 +117,8 @@ class ContainerHosts(Sequence[Host]):
             NoRoom: the kernel's limits do not allow so many hosts.
             ContainerError: podman or a host failed; nothing is left.
         """
-        image = ensure_image(self.settings.release, self.settings.variant)
+        settings = self.settings
+        images = {each: ensure_image(each, settings.variant) for each in set(settings.releases)}
         with registry.machine_lock():
             registry.remove_stale()
             if self.settings.name in registry.find_fleets():
@@ -134,7 +135,12 @@ class ContainerHosts(Sequence[Host]):
             hosts = creation.hosts(self.settings, network, self._outside or launch_here)
             creation.prepare(self.settings, self._access, hosts)
             with ThreadPoolExecutor(_AT_ONCE) as pool:
-                list(pool.map(lambda host: creation.start(self.settings, self._access, host, image), hosts))
+                started = [
+                    pool.submit(creation.start, settings, self._access, host, release, images[release])
+                    for host, release in zip(hosts, settings.releases, strict=True)
+                ]
+            for each in started:
+                each.result()
             creation.wait(self.settings, hosts)
             self._access.write(
                 {host.name: host.addresses for host in hosts}, self.settings.project, self.inventory

@@ -148,6 +148,8 @@ def test_an_owner_that_waits_to_be_reaped_is_gone() -> None:
         {"name": "a", "count": 201}, {"name": "a", "release": "sid"}, {"name": "a", "variant": "big"},
         {"name": "a", "cpus": -1}, {"name": "a", "volumes": ["relative"]}, {"name": "a", "volumes": ["/a:b"]},
         {"name": "a", "variant": "bare", "sshfs": "/tmp"},
+        {"name": "a", "count": 2, "release": "bookworm,sid"},
+        {"name": "a", "count": 3, "release": "bookworm,trixie"},
     ],
 )  # fmt: skip
 def test_settings_that_make_no_fleet(settings: dict[str, object]) -> None:

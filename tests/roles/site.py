@@ -1,11 +1,11 @@
-"""Three bare hosts, their builders, and the plays that a module runs on them."""
+"""Bare hosts, their builders, and the plays that a module runs on them."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,12 +63,21 @@ class Site:
 
 @contextmanager
 def bare_site(
-    name: str, folder: Path, builders: Callable[[str], list[dict[str, Any]]], playbook: str = "site.yml"
+    name: str,
+    folder: Path,
+    builders: Callable[[str], list[dict[str, Any]]],
+    playbook: str = "site.yml",
+    *,
+    count: int = 3,
+    variant: str = "bare",
+    release: str = "bookworm",
+    volumes: Sequence[Path] = (),
 ) -> Iterator[Site]:
-    """Three bare hosts in a project `demo`; the test is skipped where there can be none.
+    """Hosts in a project `demo`; the test is skipped where there can be none.
 
     Args:
         builders: d1fleet_builders, given the public half of the key `folder`/builder.
+        count, variant, release, volumes: as `ContainerHosts` takes them.
     """
     reason = missing_reason()
     if reason:
@@ -81,7 +90,9 @@ def bare_site(
     (variables / "projects.yml").write_text(yaml.safe_dump({"d1fleet_builders": people}))
     (folder / "more" / "hosts.yml").write_text("projects:\n")
     try:
-        with ContainerHosts(name, count=3, variant="bare", project="demo") as hosts:
+        with ContainerHosts(
+            name, count=count, variant=variant, release=release, volumes=volumes, project="demo"
+        ) as hosts:
             yield Site(hosts, folder, playbook)
     except ImageUnavailable as error:
         pytest.skip(str(error))
