@@ -317,7 +317,9 @@ class _Doctor:
             "entry": str(pair.peer),
             "address": pair.peer.address,
             "port": pair.peer.port,
+            "ssh": pair.peer.ssh,
             "compilers": compilers(seen),
+            "look": doctor_distcc.around(self.case, pair.peer.name) is None,
             "sign": SIGN,
             "hidden": list(self.case.here.trees),
         }

@@ -12,8 +12,8 @@ from .doctor_case import Case, Seen
 from .hostsfile import Peer
 from .server.toolchain import COMPILERS, NONE
 
-PAIR_LIMIT_S = 8.0
-"""For the compilations of one pair; distcc itself waits 5 s for each answer."""
+PAIR_LIMIT_S = 10.0
+"""For the compilations of one pair; distcc itself waits 4 s for a connection, and here 5 s for an answer."""
 
 PHASE_LIMIT_S = 40.0
 """For all of them; what is left then is said not to be checked."""

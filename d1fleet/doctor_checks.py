@@ -188,12 +188,18 @@ def _at(seen: Seen, number: int) -> Tree | None:
 
 def _not_writable(seen: Seen, folder: str, why: str, options: str, point: str) -> Finding:
     read_only = "ro" in options.split(",")
-    mend = Mend("mount it for writing", root=f"mount -o remount,rw {shlex.quote(point)}")
+    mend = Mend("mount it for writing, in /etc/fstab too", root=_remount("rw", point))
     if not read_only:
         mend = Mend(
             "let the login there write to it: see `ls -ld` of the folder, and the export's root_squash"
         )
     return Finding("tree-write", FAULT, seen.name, f"nothing can be written to {folder} there: {why}", mend)
+
+
+def _remount(option: str, point: str) -> str:
+    """A bind mount has options of its own."""
+    path = shlex.quote(point)
+    return f"mount -o remount,{option} {path} && mount -o remount,bind,{option} {path}"
 
 
 def _stale(seen: Seen, number: int, folder: str) -> Iterator[Finding]:
@@ -231,7 +237,6 @@ def check_mounts(case: Case) -> Iterator[Finding]:
             options = dict(
                 (word.partition("=")[0], word.partition("=")[2]) for word in tree.mount.options.split(",")
             )
-            point = shlex.quote(tree.mount.point)
             if "noexec" in options:
                 yield Finding(
                     "mount-noexec",
@@ -239,7 +244,7 @@ def check_mounts(case: Case) -> Iterator[Finding]:
                     seen.name,
                     f"{tree.mount.point} is mounted with noexec: no program that a build makes in {folder}"
                     " runs there",
-                    Mend("mount it with exec, in /etc/fstab too", root=f"mount -o remount,exec {point}"),
+                    Mend("mount it with exec, in /etc/fstab too", root=_remount("exec", tree.mount.point)),
                 )
             if _NETWORK.fullmatch(tree.mount.type):
                 yield from _network_options(seen.name, tree.mount.point, tree.mount.type, options)
@@ -439,7 +444,10 @@ def check_versions(case: Case) -> Iterator[Finding]:
                 FAULT,
                 seen.name,
                 f"{what}; sub-makes want GNU make 4.2 or newer",
-                Mend("install it, or have d1fleet_server_setup set its PATH", root="apt-get install -y make"),
+                Mend(
+                    "install it, or have d1fleet_server_setup set its PATH",
+                    root="apt-get update -q && apt-get install -y --reinstall make",
+                ),
             )
         else:
             makes[seen.name] = int(found[1]), int(found[2])
@@ -474,8 +482,8 @@ def check_server(case: Case) -> Iterator[Finding]:
                 " not whole,"
                 " or not root's alone to write; a copy of the user's own was started",
                 Mend(
-                    "remove what is there, then enrol the host again: site.yml",
-                    root="rm -r /usr/local/lib/d1fleet/server",
+                    "make it root's alone; if that does not help, remove it, and enrol the host again",
+                    root="cd /usr/local/lib/d1fleet/server && chown -R root:root . && chmod -R go-w .",
                 ),
             )
         elif server.launcher or server.versions:

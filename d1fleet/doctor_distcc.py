@@ -26,6 +26,12 @@ _BOTH = f"{GUARD} {SERVER}"
 _REVERT = f"systemctl revert {_BOTH}; systemctl daemon-reload; systemctl restart {_BOTH}"
 _LOG = f"journalctl -u {SERVER} -n 30 --no-pager"
 _LEFT_OUT = re.compile(r"^# left out: ([^:]+): (.*)$", re.MULTILINE)
+_OURS = "role d1.fleet.distcc_hosts"
+"""In the first line of hosts files that the role has written."""
+_TEMPORARY = re.compile(r"\S*/d1fleet-canary-[^/\s']*")
+_PROCESS = re.compile(r"^distccd\[\d+\] ")
+_WITHOUT_A_WORD = re.compile("waiting for token|magic fairy dust")
+"""Of connections that were made to see whether somebody answers."""
 _COMPLAINT = re.compile(r"ERROR|CRITICAL|Warning|DENIED|not allowed|denied")
 
 
@@ -178,7 +184,7 @@ def _other_files(seen: Seen) -> Iterator[Finding]:
             f"distcc without d1fleet reads {distcc.own_file} there, in place of the project's hosts",
             Mend("move it away", root=f"mv {path} {path}.old"),
         )
-    if distcc.default:
+    if _OURS in distcc.default:
         try:
             hostsfile.parse(distcc.default)
         except HostsFileError as error:
@@ -226,7 +232,7 @@ def check_client(case: Case) -> Iterator[Finding]:
                 "distcc is not installed there",
                 Mend(
                     "enrol the host again, or install the package",
-                    root="apt-get install -y --no-install-recommends distcc",
+                    root="apt-get update -q && apt-get install -y --reinstall --no-install-recommends distcc",
                 ),
             )
 
@@ -266,10 +272,10 @@ def _of_canary(client: Seen, peer: Seen, canary: Canary) -> Iterator[tuple[str, 
                 Mend(f"start it anew; its log: {_LOG}", root=f"systemctl restart {_BOTH}"),
             )
         return
+    failed: dict[tuple[str, Mend], list[str]] = {}
     for each in canary.tries:
         if each.status:
-            why, mend = _reason(peer, each)
-            yield "canary-failed", f"{each.compiler}: {why}", mend
+            failed.setdefault(_reason(peer, each), []).append(each.compiler)
         elif each.same is False:
             why = f"{each.compiler}: the object is another than the one that is made here"
             mend = Mend(
@@ -278,6 +284,8 @@ def _of_canary(client: Seen, peer: Seen, canary: Canary) -> Iterator[tuple[str, 
                 f" d1fleet_distcc: false for {peer.name} in the inventory, and playbooks/refresh.yml"
             )
             yield "canary-differs", why, mend
+    for (why, mend), names in failed.items():
+        yield "canary-failed", f"{', '.join(names)}: {why}", mend
 
 
 def _reason(peer: Seen, failed: Try) -> tuple[str, Mend]:
@@ -297,9 +305,14 @@ def _reason(peer: Seen, failed: Try) -> tuple[str, Mend]:
     if failed.status == TOO_LATE:
         words = ["no end within its time"]
     words = words or [distcclog.MEANINGS.get(failed.status, f"exit status {failed.status}")]
-    lines = [line for line in (peer.log.lines if peer.log else ()) if _COMPLAINT.search(line)]
+    words = [_TEMPORARY.sub("its folder", each) for each in words]
+    lines = [
+        _PROCESS.sub("", line)
+        for line in (peer.log.lines if peer.log else ())
+        if _COMPLAINT.search(line) and not _WITHOUT_A_WORD.search(line)
+    ]
     if lines:
-        words.append(f"its log: {' / '.join(dict.fromkeys(lines[-2:]))}")
+        words.append(f"its log: {' / '.join(list(dict.fromkeys(lines))[-2:])}")
     elif peer.log is not None and not peer.log.readable:
         words.append("its log is root's to read")
     return "; ".join(words), Mend(
@@ -322,6 +335,19 @@ def check_sandbox(case: Case) -> Iterator[Finding]:
     """What a compilation can do there, and its nice value."""
     for seen in case.known:
         words = around(case, seen.name) or []
+        trees = [path for path in case.here.trees if f"sees {path}" in words]
+        if trees:
+            yield Finding(
+                "distcc-sees-tree",
+                WARNING,
+                seen.name,
+                f"what a compilation is made to run there can read {', '.join(trees)}",
+                Mend(
+                    "name the folder in d1fleet_trees in the inventory, then enrol the host again",
+                    play="site",
+                ),
+            )
+        words = [each for each in words if each.removeprefix("sees ") not in trees]
         verbs = {"sees": "read", "writes": "write to", "reaches": "connect to"}
         can = list(
             dict.fromkeys(

@@ -62,7 +62,7 @@ def _row(seen: Seen) -> tuple[str, ...]:
         seen.name,
         seen.transport or "no",
         f"{identity.user} {identity.uid}" if identity else _UNKNOWN,
-        f"{seen.clock.offset_s:+.2f} s" if seen.clock else _UNKNOWN,
+        f"{round(seen.clock.offset_s, 2) + 0.0:+.2f} s" if seen.clock else _UNKNOWN,
         _trees(seen),
         facts.versions.make.removeprefix("GNU Make ") or "none" if facts and facts.versions else _UNKNOWN,
         fingerprint(found.parts)[:8] or "none" if found else _UNKNOWN,

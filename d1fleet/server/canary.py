@@ -24,6 +24,9 @@ CONNECT_S = 2.0
 
 _IO_TIMEOUT_S = 5
 
+_EARLY_S = 2.5
+"""What is left of the time for looking why it did not work, and for the answer's way."""
+
 _SOURCE = "int d1fleet_canary(int x) { return 3 * x + 1; }\n"
 _LONGEST_TEXT = 4096
 
@@ -36,7 +39,9 @@ def _look_around(sign: str, port: int, hidden: Sequence[str]) -> str:
     """The shell's script; gcc cuts its words at commas, so there are none."""
     sees = " ".join(shlex.quote(path) for path in (*_HIDDEN, *hidden) if "," not in path)
     return (
+        # Not here, where distcc preprocesses by the same words; and there once, not for the assembler too.
         'if [ -n "$D1FLEET_CANARY" ]; then exec "$0" "$@"; fi; '
+        'case "$0" in */cc1) ;; *) exec "$0" "$@" ;; esac; '
         f'{{ say() {{ echo "{sign} $*"; }}; say nice $(nice); '
         f'for f in {sees}; do head -c 1 "$f" >/dev/null 2>&1 && say sees "$f"; '
         'ls "$f/" >/dev/null 2>&1 && say sees "$f"; done; '
@@ -50,31 +55,46 @@ def compile_there(given: Mapping[str, Any], environ: Mapping[str, str], limit_s:
     """Compile on one peer.
 
     Args:
-        given: entry (of the hosts file), address, port, compilers, hidden (folders that the server must
-            not see), and sign (stands before each word of the shell there).
+        given: entry (of the hosts file), address, port, ssh (it is reached by a login instead), compilers,
+            look (whether a shell shall look around there), hidden (folders that the server must not see), and
+            sign (stands before each word of that shell).
 
     Returns:
         `connect`: why nobody answers there, else empty; `tries`: one for each compiler, `same` is None where
         this host cannot compile it itself; `around`: what the shell there has said, empty where it did not
         run.
     """
-    deadline = time.monotonic() + limit_s
-    address, port = str(given["address"]), int(given["port"])
-    try:
-        socket.create_connection((address, port), min(CONNECT_S, limit_s)).close()
-    except socket.timeout:
-        return {"connect": f"no answer within {CONNECT_S:g} s", "tries": [], "around": ""}
-    except OSError as error:
-        return {"connect": error.strerror or str(error), "tries": [], "around": ""}
+    deadline = time.monotonic() + limit_s - _EARLY_S
+    port, sign = int(given["port"]), str(given["sign"])
+    script = _look_around(sign, port, [str(path) for path in given["hidden"]])
     with tempfile.TemporaryDirectory(prefix="d1fleet-canary-") as folder:
         bench = _Bench(folder, environ, str(given["entry"]), deadline)
-        tries = [bench.compile(str(compiler)) for compiler in given["compilers"]]
+        tries: list[dict[str, Any]] = []
+        for compiler in given["compilers"]:
+            tries.append(bench.compile(str(compiler)))
+            # Only then: the server's log has a complaint of each connection without a word.
+            why = (
+                _no_connection(str(given["address"]), port)
+                if tries[-1]["status"] and not given["ssh"]
+                else ""
+            )
+            if why:
+                return {"connect": why, "tries": [], "around": ""}
         around = ""
-        if tries and not tries[0]["status"]:
-            sign = str(given["sign"])
-            script = _look_around(sign, port, [str(path) for path in given.get("hidden", [])])
-            around = bench.look_around(str(given["compilers"][0]), script, sign)
+        if given["look"] and tries and not tries[0]["status"]:
+            around = bench.look_around(tries[0]["compiler"], script, sign)
     return {"connect": "", "tries": tries, "around": around}
+
+
+def _no_connection(address: str, port: int) -> str:
+    """Why nobody answers there; empty where somebody does."""
+    try:
+        socket.create_connection((address, port), CONNECT_S).close()
+    except socket.timeout:
+        return f"no answer within {CONNECT_S:g} s"
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 class _Bench:
@@ -88,6 +108,7 @@ class _Bench:
         self._folder = folder
         self._deadline = deadline
         self._log = os.path.join(folder, "log")
+        os.mkdir(os.path.join(folder, "distcc"), 0o700)
         own = {name: value for name, value in environ.items() if not name.startswith(("DISTCC_", "CCACHE_"))}
         self._environ = {
             **own,

@@ -140,7 +140,8 @@ def _versions(environ: Mapping[str, str]) -> dict[str, str]:
     path = environ.get("PATH", os.defpath)
     make = ProgramFinder().find(b"make", os.fsencode(path))
     first = host_facts.first_output(make, b"--version").decode("utf-8", "replace") if make else ""
-    distcc = re.search(r"^distcc (\S+)", run(["distcc", "--version"], environ={"PATH": f"{path}:/usr/bin"}))
+    said = run(["distcc", "--version"], environ={**environ, "PATH": f"{path}:/usr/bin"})
+    distcc = re.search(r"^distcc (\S+)", said, re.MULTILINE)
     return {
         "python": ".".join(map(str, sys.version_info[:3])),
         "make": first.partition("\n")[0][:200],
