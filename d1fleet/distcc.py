@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import socket
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from . import hostsfile
 from .errors import InventoryError, ToolError, UnknownProjectError, UsageError
 from .hostsfile import HostsFile, HostsFileError, Peer
+from .words import plain
 
 FOLDER = Path("/etc/d1fleet/hosts")
 """A hosts file for each project of this host, named as it is; the role distcc_hosts writes them."""
@@ -30,6 +32,15 @@ CCACHE_MARK = "role d1.fleet.ccache"
 
 PROBE_S = 2.0
 """A peer that does not answer for so long is left out of a build. distcc itself waits 4 s, each time."""
+
+SSH = Path("/usr/local/lib/d1fleet/distcc/ssh")
+"""What distcc starts to reach peers over SSH; the role distcc_hosts puts it there where there are some."""
+
+SSH_PROBE_S = 10.0
+"""The same for a login: ssh itself gives up after 4 s without an answer (a guess for the rest of it)."""
+
+SOCKETS = "D1FLEET_DISTCC_SOCKETS"
+"""A folder for the connections that compilations share, for SSH above."""
 
 IO_TIMEOUT_S = 300
 """distcc's own: the longest that a compiler may be silent. The server's job lifetime is twice that."""
@@ -105,10 +116,14 @@ def _read(path: Path) -> HostsFile:
         ) from error
 
 
-def answering(peers: Sequence[Peer], limit_s: float = PROBE_S) -> dict[str, str]:
-    """Ask all peers at once whether somebody listens there: why not, by name, for those where nobody does."""
+def answering(peers: Sequence[Peer], environ: Mapping[str, str], limit_s: float = PROBE_S) -> dict[str, str]:
+    """Ask all peers at once whether a server answers there: why not, by name, for those where none does.
+
+    Args:
+        environ: for ssh.
+    """
     with ThreadPoolExecutor(len(peers) + 1, thread_name_prefix="probe") as pool:
-        found = pool.map(lambda peer: _connect(peer, limit_s), peers)
+        found = pool.map(lambda peer: _log_in(peer, environ) if peer.ssh else _connect(peer, limit_s), peers)
         return {peer.name: why for peer, why in zip(peers, found, strict=True) if why}
 
 
@@ -122,6 +137,40 @@ def _connect(peer: Peer, limit_s: float) -> str:
         return error.strerror or str(error)
 
 
+def _log_in(peer: Peer, environ: Mapping[str, str]) -> str:
+    """Have its compile server say goodbye. The connection stays for the compilations."""
+    argv = [str(SSH), peer.alias, hostsfile.SERVE, *hostsfile.SERVE_ARGUMENTS]
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, env=environ, timeout=SSH_PROBE_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {SSH_PROBE_S:g} s"
+    except OSError as error:
+        return f"{SSH} cannot be run: {error.strerror}"
+    if done.returncode == 0:
+        return ""
+    said = (done.stdout + done.stderr).decode("utf-8", "replace").split("\n")
+    return plain(next((line.strip() for line in reversed(said) if line.strip()), f"{SSH} gave no answer"))
+
+
+def hang_up(peers: Iterable[Peer], environ: Mapping[str, str]) -> None:
+    """End the connections that compilations have shared."""
+    ends = [
+        subprocess.Popen(
+            [str(SSH), "-O", "exit", peer.alias],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environ,
+        )
+        for peer in peers
+        if peer.ssh
+    ]
+    for end in ends:
+        end.wait()
+
+
 def environment(
     hosts: HostsFile, environ: Mapping[str, str], *, strict: bool, ccache: bool
 ) -> dict[str, str]:
@@ -133,7 +182,7 @@ def environment(
         ccache: only what ccache does not know is compiled at all.
 
     Raises:
-        ToolError: distcc, or ccache where it is wanted, is not there.
+        ToolError: distcc, or ccache where it is wanted, is not there, or what leads to peers over SSH.
     """
     folders = CCACHE_MASQUERADES if ccache else MASQUERADES
     masquerade = next((folder for folder in folders if folder.is_dir()), None)
@@ -154,6 +203,13 @@ def environment(
         "DISTCC_PAUSE_TIME_MSEC": str(PAUSE_MS),
         "D1FLEET_SLOTS": str(slots(hosts, strict=strict)),
     }
+    if any(peer.ssh for peer in hosts.peers):
+        if not os.access(SSH, os.X_OK):
+            raise ToolError(
+                f"some hosts are reached over SSH, and {SSH} is not there",
+                "enrol this machine: ansible-playbook site.yml",
+            )
+        found["DISTCC_SSH"] = str(SSH)
     if ccache:
         found["CCACHE_PREFIX"] = "distcc"
     if strict:

@@ -15,7 +15,7 @@ from . import distcc, distcclog, quarantine
 from .distcc import Project
 from .distcclog import Told
 from .errors import HostError, NotExecutableError, ProgramError
-from .hostsfile import HostsFile
+from .hostsfile import HostsFile, Peer
 from .words import say
 
 _SHOWN = 5
@@ -30,15 +30,19 @@ class Fit:
     left_out: Mapping[str, str]
 
 
-def fit(project: Project) -> Fit:
-    """Leave out who does not answer, and who has got something wrong lately."""
+def fit(project: Project, environ: Mapping[str, str]) -> Fit:
+    """Leave out who does not answer, and who has got something wrong lately.
+
+    Args:
+        environ: for ssh, where peers are reached by it.
+    """
     kept = quarantine.path(make=False)
     wrong = {
         name: f"it could not compile {', '.join(files[:_SHOWN])}, and this machine could (kept in {kept})"
         for name, files in quarantine.left_out().items()
     }
     peers = [peer for peer in project.hosts.peers if peer.name not in wrong]
-    silent = distcc.answering(peers)
+    silent = distcc.answering(peers, environ)
     left_out = {
         peer.name: wrong.get(peer.name) or silent[peer.name]
         for peer in project.hosts.peers
@@ -61,20 +65,21 @@ def run(words: Sequence[str], project: Project, *, strict: bool, ccache: bool, s
         ProgramError: there is no such program.
         ToolError: distcc is not here.
     """
-    found = fit(project)
-    if summary is not False:
-        for name, why in found.left_out.items():
-            say(f"host {name} is left out: {why}")
-    if strict and not found.hosts.peers:
-        raise HostError(
-            f"no host of project {project.name} can compile now",
-            "bring one up (`d1fleet env --check` shows them all), or leave --strict out",
-        )
-    environ = {**os.environ, **distcc.environment(found.hosts, os.environ, strict=strict, ccache=ccache)}
-    argv = distcc.with_slots(words, distcc.slots(found.hosts, strict=strict))
-    with _log(environ) as log:
-        status = _call(argv, environ)
-        told = distcclog.read(log())
+    with _connections(project.hosts.peers) as ours:
+        found = fit(project, ours)
+        if summary is not False:
+            for name, why in found.left_out.items():
+                say(f"host {name} is left out: {why}")
+        if strict and not found.hosts.peers:
+            raise HostError(
+                f"no host of project {project.name} can compile now",
+                "bring one up (`d1fleet env --check` shows them all), or leave --strict out",
+            )
+        environ = {**ours, **distcc.environment(found.hosts, ours, strict=strict, ccache=ccache)}
+        argv = distcc.with_slots(words, distcc.slots(found.hosts, strict=strict))
+        with _log(environ) as log:
+            status = _call(argv, environ)
+            told = distcclog.read(log())
     names = {str(peer): peer.name for peer in found.hosts.peers}
     if told.disagreed:
         quarantine.add({names.get(host, host): files for host, files in told.disagreed.items()})
@@ -82,6 +87,20 @@ def run(words: Sequence[str], project: Project, *, strict: bool, ccache: bool, s
         for line in report(told, names, everything=bool(summary)):
             say(line)
     return status
+
+
+@contextmanager
+def _connections(peers: Sequence[Peer]) -> Iterator[dict[str, str]]:
+    """Logins that the compilations of this build share, and that end with it; yields our environment."""
+    if not any(peer.ssh for peer in peers):
+        yield dict(os.environ)
+        return
+    with tempfile.TemporaryDirectory(prefix="d1fleet-") as folder:
+        environ = {**os.environ, distcc.SOCKETS: folder}
+        try:
+            yield environ
+        finally:
+            distcc.hang_up(peers, environ)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ The grammar is that of distcc(1), HOST SPECIFICATIONS; only what stands in such 
     localhost/4
     192.0.2.12/8,lzo                    # birch
     [2001:db8::13]:3633/8,lzo           # cedar
+    @192.0.2.14/4:COMMAND,lzo           # dogwood, over SSH
 
 One word that distcc does not understand turns distribution off without an error, so nothing but addresses and
 numbers ever gets into one. Used by the role distcc_hosts, too, and on hosts: the standard library alone.
@@ -28,6 +29,12 @@ MOST_SLOTS = 4096
 OPTIONS = ("lzo", "cpp")
 """lzo: what goes over the network is compressed. cpp: the peer preprocesses ("pump"), which wants lzo."""
 
+SERVE = "/usr/local/lib/d1fleet/distcc/serve"
+"""What a peer over SSH is asked to start; the role distcc puts it there."""
+
+SERVE_ARGUMENTS = ("--inetd", "--enable-tcp-insecure")
+"""What distcc says behind it, whatever it is."""
+
 CPP_A_SLOT = 4
 """Preprocessors that may run here for each compiler that may: each waits for its peer most of the time.
 distcc's own default is 8 for 4.
@@ -37,6 +44,9 @@ LOCALHOST = "localhost"
 
 _ENTRY = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]+))(?::(?P<port>\d+))?/(?P<slots>\d+)(?P<options>(?:,\w+)*)"
+)
+_SSH_ENTRY = re.compile(
+    rf"@(?P<alias>[0-9A-Fa-f][0-9A-Fa-f.-]*)/(?P<slots>\d+):{re.escape(SERVE)}(?P<options>(?:,\w+)*)"
 )
 _LOCAL = re.compile(r"--(localslots|localslots_cpp)=(\d+)")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -54,7 +64,9 @@ class Peer:
         name: the inventory's, for people; it stands in a comment.
         address: IPv4 or IPv6, written as ipaddress writes it.
         slots: compilations at once that one client may send there.
+        port: of its compile server; over SSH the configuration of ssh has one.
         options: some of OPTIONS.
+        ssh: it is reached by a login, not by a port of its own.
     """
 
     name: str
@@ -62,6 +74,7 @@ class Peer:
     slots: int
     port: int = PORT
     options: tuple[str, ...] = ("lzo",)
+    ssh: bool = False
 
     def __post_init__(self) -> None:
         """Raises:
@@ -75,16 +88,27 @@ class Peer:
             or address.is_loopback
             or address.is_unspecified
             or address.is_multicast
+            or self.address.startswith(":")
         ):
             raise HostsFileError(f"{self.name}: {self.address} is no address by which peers can reach it")
         _number(self.name, "port", self.port, 65535)
         _number(self.name, "slots", self.slots, MOST_SLOTS)
         _check_options(self.name, self.options)
+        if self.ssh and self.port != PORT:
+            raise HostsFileError(f"{self.name}: over SSH there is no port {self.port}")
+
+    @property
+    def alias(self) -> str:
+        """Its address as ssh is told it: distcc takes no colons there."""
+        return self.address.replace(":", "-")
 
     def __str__(self) -> str:
+        options = "".join(f",{option}" for option in self.options)
+        if self.ssh:
+            return f"@{self.alias}/{self.slots}:{SERVE}{options}"
         host = f"[{self.address}]" if ":" in self.address else self.address
         port = "" if self.port == PORT else f":{self.port}"
-        return f"{host}{port}/{self.slots}" + "".join(f",{option}" for option in self.options)
+        return f"{host}{port}/{self.slots}{options}"
 
 
 @dataclass(frozen=True)
@@ -141,16 +165,19 @@ def parse(text: str) -> HostsFile:
         words = before.split()
         for word in words:
             local, entry = _LOCAL.fullmatch(word), _ENTRY.fullmatch(word)
+            over_ssh = _SSH_ENTRY.fullmatch(word)
+            named = comment.split()[0] if len(words) == 1 and comment.split() else ""
             if local:
                 if local[1] == "localslots":
                     localslots = int(local[2])
+            elif over_ssh:
+                peers.append(_peer(number, over_ssh, over_ssh["alias"].replace("-", ":"), named))
             elif entry is None:
                 raise HostsFileError(f"line {number}: {word!r} is no host as d1fleet writes them")
             elif entry["host"] == LOCALHOST:
                 localslots = int(entry["slots"]) if localslots is None else localslots
             else:
-                named = comment.split()[0] if len(words) == 1 and comment.split() else ""
-                peers.append(_peer(number, entry, named))
+                peers.append(_peer(number, entry, entry["six"] or entry["host"], named))
     if localslots is None or not 1 <= localslots <= MOST_SLOTS:
         raise HostsFileError("it does not say how many compilers may run on this host itself")
     return HostsFile(localslots, tuple(peers))
@@ -199,11 +226,12 @@ def _check_options(name: str, options: tuple[str, ...]) -> None:
         raise HostsFileError(f"{name}: option cpp wants lzo")
 
 
-def _peer(number: int, entry: re.Match[str], named: str) -> Peer:
-    host = entry["six"] or entry["host"]
+def _peer(number: int, entry: re.Match[str], host: str, named: str) -> Peer:
     options = tuple(entry["options"].split(",")[1:])
+    port = entry.groupdict().get("port") or PORT
+    ssh = "alias" in entry.groupdict()
     try:
         name = named if _NAME.fullmatch(named) else re.sub(r"[^A-Za-z0-9._-]", "-", host).strip("-.")
-        return Peer(name, address_of(host), int(entry["slots"]), int(entry["port"] or PORT), options)
+        return Peer(name, address_of(host), int(entry["slots"]), int(port), options, ssh)
     except HostsFileError as error:
         raise HostsFileError(f"line {number}: {error}") from None

@@ -95,7 +95,7 @@ def env(
 
     found = tier.project_here(project, file)
     if check:
-        state = fit(found)
+        state = fit(found, os.environ)
         hosts = [
             {
                 "name": peer.name,

@@ -2,7 +2,8 @@
 
 Sent as source by launcher.py, which sets WANTED (the hash) in front; or installed by the role of the server
 as the one command that a key may start: then it greets like the start command, and is told the hash. Answers
-lines on stdout: "have", or "need" and then "have" when the archive has come, or "bad REASON".
+lines on stdout: "have", or "need" and then "have" when the archive has come, or "bad REASON". When installed,
+it also leads clients of distcc to the compile server, on hosts that are reached over SSH.
 """
 
 import os
@@ -10,6 +11,12 @@ import sys
 
 INSTALLED = "/usr/local/lib/d1fleet/server"
 """Where the role puts versions for all users."""
+
+COMPILE = "/usr/local/lib/d1fleet/distcc/serve"
+"""What the role distcc puts there on hosts whose peers come over SSH."""
+
+COMPILE_ASKED = f"{COMPILE} --inetd --enable-tcp-insecure"
+"""How distcc asks for it. The last word would let it run any program, and goes nowhere: COMPILE has none."""
 
 say = sys.stdout
 base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
@@ -22,7 +29,13 @@ def answer(text: str) -> None:
 
 
 def asked() -> str:
-    """The hash that the coordinator wants; nothing else can be asked of an installed launcher."""
+    """The hash that the coordinator wants; of an installed launcher nothing else but COMPILE can be asked."""
+    if os.environ.get("SSH_ORIGINAL_COMMAND") == COMPILE_ASKED:
+        try:
+            os.execv(COMPILE, [COMPILE])
+        except OSError as error:
+            sys.stderr.write(f"d1fleet: this host serves no distcc over SSH: {error.strerror}\n")
+            sys.exit(4)
     answer(f"D1FLEET-SERVER {sys.version_info[0]}.{sys.version_info[1]} launcher")
     line = sys.stdin.buffer.readline(64).decode("ascii", "replace")
     wanted = line[len("want ") :].strip()

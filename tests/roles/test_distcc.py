@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from tests.roles.site import Site, bare_site
 pytestmark = [pytest.mark.containers, pytest.mark.full, pytest.mark.timeout(1800)]
 
 FILE = "/etc/d1fleet/hosts/demo"
+LIB = "/usr/local/lib/d1fleet/distcc"
 UNIT = "d1fleet-distcc.service"
 NICE = 7
 SLOTS = len(os.sched_getaffinity(0))
@@ -275,3 +277,96 @@ def test_a_file_that_distcc_would_not_read_is_not_written(enrolled: Enrolled, tm
     check = "/usr/bin/python3 -ISE /usr/local/lib/d1fleet/distcc/check_hosts.py"
     assert "invalid tcp port" in site.on("h1", f"{check} /tmp/bad 2>&1; :")
     assert site.on("h1", f"{check} {FILE} && echo fine") == "fine\n"
+
+
+def test_over_ssh_with_a_key_that_is_bound(enrolled: Enrolled) -> None:
+    """On networks that others can listen to: nobody listens but sshd, and one login a host serves a build."""
+    site = enrolled.site
+    key = (site.folder / "builder").read_text()
+    write = f"umask 077; mkdir -p ~/.ssh; printf %s {shlex.quote(key)} >~/.ssh/id_ed25519"
+    site.on("h1", write)
+    try:
+        done = enrolled.refresh(d1fleet_distcc_transport="ssh")
+        assert done.code == 0, done.text
+        assert enrolled.refresh(d1fleet_distcc_transport="ssh").total("changed") == 0
+        assert (
+            site.on("h1", f"grep -c '^@.*/{SLOTS}:{LIB}/serve,lzo' {FILE}; cmp {FILE} /etc/distcc/hosts")
+            == "2\n"
+        )
+        assert set(site.everywhere("ss -Hltn sport = 3632 | awk '{print $4}'")) == {"127.0.0.1:3632\n"}
+        assert not _answers(site, "h2", 3632)
+        log = site.on("h1", f"export DISTCC_SSH={LIB}/ssh\n{FLAT}")
+        names = {each.split("/")[0] for each in re.findall(r"compile f\d+\.c on (\S+) completed ok", log)}
+        assert names == {"localhost", f"@{site.hosts['h2'].address}", f"@{site.hosts['h3'].address}"}
+        assert "COMPILE_OK" in site.on("h2", f"journalctl -u {UNIT} -o cat --since=-1min")
+        # Of the same key, nothing else.
+        asked = f"{LIB}/ssh {site.hosts['h2'].address} id 2>&1 </dev/null; :"
+        assert "this key starts builds of d1fleet and nothing else" in site.on("h1", asked)
+        # Whose key is not known to be the host's own is not spoken with.
+        site.on("h1", "sed -i.bak '/ d1fleet:h2$/d' /etc/ssh/d1fleet_known_hosts; pkill -x ssh; :")
+        asked = f"{LIB}/ssh {site.hosts['h2'].address} true 2>&1 </dev/null; :"
+        assert "Host key verification failed" in site.on("h1", asked)
+    finally:
+        site.on(
+            "h1",
+            "cd /etc/ssh; [ ! -e d1fleet_known_hosts.bak ] || mv d1fleet_known_hosts.bak d1fleet_known_hosts",
+        )
+        site.on("h1", "rm ~/.ssh/id_ed25519; pkill -x ssh; :")
+    assert enrolled.refresh().code == 0
+    assert _peers(site, "h1") == ["h2", "h3"]
+    assert not set("".join(site.everywhere(f"ls {LIB}")).split()) & {
+        "serve",
+        "distcc_relay.py",
+        "ssh",
+        "ssh_config",
+    }
+    assert site.on("h2", "ss -Hltn sport = 3632 | awk '{print $4}'").strip() == "0.0.0.0:3632"
+
+
+CCACHE = """export PATH=/usr/lib/ccache:$PATH CCACHE_PREFIX=distcc DISTCC_FALLBACK=0 DISTCC_SKIP_LOCAL_RETRY=1
+mkdir -p /tmp/cc && cd /tmp/cc && : >log; export DISTCC_LOG=/tmp/cc/log
+echo 'int y(int x) { return x * 3; }' >y.c; gcc -O2 -c y.c -o y.o
+/usr/bin/gcc -O2 -c y.c -o z.o && cmp y.o z.o
+grep -c 'compile y.c on' log || :
+"""
+
+
+def test_ccache_where_it_is_asked_for(enrolled: Enrolled) -> None:
+    """By a playbook with that role alone; people use it without us."""
+    site = enrolled.site
+    book = site.folder / "ccache.yml"
+    book.write_text("- hosts: projects\n  become: true\n  roles: [fleet, ccache]\n")
+    playbook, site.playbook = site.playbook, str(book)
+    asked = {"d1fleet_nice": NICE, "d1fleet_ccache": True}
+    shared = {**asked, "d1fleet_ccache_folder": "/var/cache/d1fleet-ccache", "d1fleet_ccache_group": "video"}
+    config = "/etc/ccache.conf"
+    try:
+        site.on("h3", f"echo 'max_size = 1G' >{config}")
+        checked = site.play("--check", "--limit", "h1", **asked)
+        assert checked.code == 0, checked.text
+        assert "would be installed: ccache" in checked.words
+        done = site.play(**asked)
+        assert done.code == 2, done.text
+        assert [host for host, counts in done.counts.items() if counts["failed"]] == ["h3"]
+        assert "h3 has a /etc/ccache.conf of its own" in done.words
+        assert site.on("h3", f"cat {config}") == "max_size = 1G\n"
+        assert site.play("--limit", "h1,h2", **asked).total("changed") == 0
+        # Compiled once, and once more when the record of the toolchain is another.
+        assert site.on("h1", CCACHE).split() == ["1"]
+        assert site.on("h1", CCACHE, check=False).split() == ["0"]
+        record = "/etc/d1fleet/toolchain.json"
+        site.on("h1", f"cp {record} /tmp/record; sed -i 's/ld/ld /' {record}")
+        assert site.on("h1", CCACHE).split() == ["1"]
+        site.on("h1", f"cp /tmp/record {record}")
+        assert site.play("--limit", "h1", **shared).code == 0
+        assert site.on("h1", "stat -c '%U %G %a' /var/cache/d1fleet-ccache") == "root video 2770\n"
+        assert "cache_dir = /var/cache/d1fleet-ccache" in site.on("h1", "ccache --show-config")
+        assert site.play("--limit", "h1", **shared).total("changed") == 0
+        gone = site.play(d1fleet_nice=NICE)
+        assert gone.code == 0, gone.text
+        assert site.everywhere(f"cat {config} 2>&1; :")[2] == "max_size = 1G\n"
+        assert "No such file" in site.on("h1", f"cat {config} 2>&1; :")
+        assert site.play(d1fleet_nice=NICE).total("changed") == 0
+    finally:
+        site.playbook = playbook
+        site.on("h3", f"rm {config}")

@@ -322,6 +322,7 @@ def test_the_report_of_a_check_promises_nothing() -> None:
         ("d1fleet_distcc_options", ["gzip"], "value of d1fleet_distcc_options must be one or more of"),
         ("d1fleet_address", "alder", "one that peers can use"),
         ("d1fleet_address", "::1", "one that peers can use"),
+        ("d1fleet_distcc_transport", "udp", "value of d1fleet_distcc_transport must be one of"),
         ("d1fleet_default_project", "other", "d1fleet_default_project is other: the host is in demo alone"),
         ("d1fleet_distc", True, "there is no variable d1fleet_distc (did you mean d1fleet_distcc?)"),
         ("d1fleet_ccache_max_size", "5", "write it as 5G"),
@@ -353,6 +354,8 @@ def _member(number: int, **more: Any) -> dict[str, Any]:
         "options": ["lzo"],
         "networks": [],
         "serves": True,
+        "transport": "tcp",
+        "ssh_port": 22,
         "default_project": "",
         "mismatch": "exclude",
         "parts": {"gcc": "12"},
@@ -405,6 +408,99 @@ def test_with_ipv6_clients_of_ipv4_have_mapped_addresses() -> None:
     found = members(cedar={"default6": {"address": "2001:db8::12", "prefix": "64"}})["hosts"]["alder"]
     assert found["listen"] == "::"
     assert found["allow"] == ["::1", "::ffff:127.0.0.1/128", "::ffff:192.0.2.0/120", "2001:db8::/64"]
+
+
+SSH = "/usr/local/lib/d1fleet/distcc/serve"
+
+
+def _words(found: Any, host: str, project: str) -> list[str]:
+    lines = found["hosts"][host]["files"][project].splitlines()
+    return [line.split()[0] for line in lines if line.startswith("@") or line[0].isdigit()]
+
+
+def test_over_ssh_nobody_is_let_in_by_tcp() -> None:
+    every = members(**{name: {"transport": "ssh"} for name in ("alder", "cedar", "dogwood")})
+    assert every["faults"] == []
+    assert _words(every, "cedar", "firmware") == [f"@192.0.2.13/4:{SSH},lzo"]
+    for host in every["hosts"].values():
+        assert (host["listen"], host["allow"]) == ("127.0.0.1", ["127.0.0.1"])
+        assert (host["members"], host["networks"], host["serves_ssh"]) == ([], [], True)
+    tcp = members()["hosts"]["cedar"]
+    assert (tcp["serves_ssh"], tcp["ssh_config"]) == (False, "")
+    assert tcp["networks"] == ["192.0.2.0/24"]
+
+
+def test_over_ssh_no_network_has_to_be_declared() -> None:
+    far: dict[str, Any] = {
+        "default4": {"address": "198.51.100.9", "prefix": "24"},
+        "addresses": ["198.51.100.9"],
+    }
+    assert (
+        "name all of the project's networks"
+        in members(cedar={**far}, alder={"networks": ["192.0.2.0/24"]})["faults"][0]
+    )
+    ways: dict[str, Any] = {name: {"transport": "ssh"} for name in ("alder", "cedar", "dogwood")}
+    assert members(**{**ways, "cedar": {**far, "transport": "ssh"}})["faults"] == []
+
+
+@pytest.mark.parametrize("shown", ["tcp", "ssh"])
+def test_each_project_of_a_host_says_how_it_is_reached(shown: str) -> None:
+    """Whichever of both groups Ansible shows."""
+    found = members(alder={"transport": "ssh"}, cedar={"transport": shown})
+    assert _words(found, "alder", "engine") == [f"@192.0.2.12/4:{SSH},lzo"]
+    assert _words(found, "dogwood", "firmware") == ["192.0.2.12/4,lzo"]
+    cedar = found["hosts"]["cedar"]
+    assert cedar["serves_ssh"]
+    assert "192.0.2.13" in cedar["members"]
+    assert "192.0.2.11" not in cedar["members"]
+
+
+def test_a_host_of_its_own_mind_is_reached_so_in_all_its_projects() -> None:
+    found = members(cedar={"transport": "ssh"})
+    assert _words(found, "alder", "engine") == [f"@192.0.2.12/4:{SSH},lzo"]
+    assert _words(found, "dogwood", "firmware") == [f"@192.0.2.12/4:{SSH},lzo"]
+    assert _words(found, "cedar", "engine") == ["192.0.2.11/4,lzo"]
+    assert found["hosts"]["cedar"]["members"] == []
+
+
+def test_ssh_is_told_address_port_and_key_of_each_peer() -> None:
+    ways: dict[str, Any] = {name: {"transport": "ssh"} for name in ("alder", "cedar", "dogwood")}
+    text = members(**{**ways, "cedar": {"transport": "ssh", "ssh_port": 2222}})["hosts"]["alder"][
+        "ssh_config"
+    ]
+    head, rest = text.split("Host *\n")
+    assert head.splitlines()[1:] == [
+        "Host 192.0.2.12",
+        "    HostName 192.0.2.12",
+        "    Port 2222",
+        "    HostKeyAlias [cedar]:2222",
+    ]
+    for line in ("StrictHostKeyChecking yes", "BatchMode yes", "ConnectTimeout 4", "ForwardAgent no"):
+        assert f"    {line}\n" in rest
+    assert rest.splitlines()[-1] == "    Include ~/.ssh/config"
+
+
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [("", 2222), ("192.0.2.12", 2222), ("10.7.0.12", 2222), ("198.51.100.1", 22), ("127.0.0.1", 22)],
+)
+def test_a_port_that_is_forwarded_is_not_the_peers_own(host: str, port: int) -> None:
+    cedar = {"transport": "ssh", "ssh_port": 2222, "host": host}
+    found = members(alder={"transport": "ssh"}, dogwood={"transport": "ssh"}, cedar=cedar)
+    text = found["hosts"]["alder"]["ssh_config"]
+    assert f"    Port {port}\n" in text
+    assert "    HostKeyAlias [cedar]:2222\n" in text
+
+
+def test_a_host_that_is_off_is_named_as_the_inventory_has_it_now() -> None:
+    ssh: dict[str, Any] = {"transport": "ssh"}
+    old = members(cedar={"slots": 7})["hosts"]["alder"]["files"]
+    away: dict[str, Any] = {"known": False, "addresses": [], "default4": {}, "transport": "ssh"}
+    found = members(alder={**ssh, "files": old}, cedar=away, dogwood=ssh)
+    assert _words(found, "alder", "engine") == [f"@192.0.2.12/7:{SSH},lzo"]
+    assert "Host 192.0.2.12\n" in found["hosts"]["alder"]["ssh_config"]
+    there = members(alder={"files": found["hosts"]["alder"]["files"]}, cedar={**away, "transport": "tcp"})
+    assert _words(there, "alder", "engine") == ["192.0.2.12/7,lzo"]
 
 
 def test_another_toolchain_is_left_out_and_the_reason_shown() -> None:

@@ -11,19 +11,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d1fleet.hostsfile import MOST_SLOTS, OPTIONS, HostsFile, HostsFileError, Peer, address_of, parse, ring
+from d1fleet.hostsfile import (
+    MOST_SLOTS,
+    OPTIONS,
+    PORT,
+    SERVE,
+    HostsFile,
+    HostsFileError,
+    Peer,
+    address_of,
+    parse,
+    ring,
+)
 
 BIRCH = Peer("birch", "192.0.2.12", 8)
 CEDAR = Peer("cedar", "2001:db8::13", 4, 3633, ("lzo", "cpp"))
+DOGWOOD = Peer("dogwood", "192.0.2.14", 2, ssh=True)
+ELM = Peer("elm", "2001:db8::15", 2, ssh=True)
 
-peers = st.builds(
-    Peer,
-    st.from_regex(r"[a-z][a-z0-9.-]{0,20}", fullmatch=True),
-    st.ip_addresses(network="192.0.2.0/24").map(str) | st.ip_addresses(network="2001:db8::/32").map(str),
-    st.integers(1, MOST_SLOTS),
-    st.integers(1, 65535),
-    st.sampled_from([(), ("lzo",), ("lzo", "cpp")]),
-)
+
+def _peers(ports: st.SearchStrategy[int], ssh: bool) -> st.SearchStrategy[Peer]:
+    return st.builds(
+        Peer,
+        st.from_regex(r"[a-z][a-z0-9.-]{0,20}", fullmatch=True),
+        st.ip_addresses(network="192.0.2.0/24").map(str) | st.ip_addresses(network="2001:db8::/32").map(str),
+        st.integers(1, MOST_SLOTS),
+        ports,
+        st.sampled_from([(), ("lzo",), ("lzo", "cpp")]),
+        st.just(ssh),
+    )
+
+
+peers = _peers(st.integers(1, 65535), False) | _peers(st.just(PORT), True)
 files = st.builds(HostsFile, st.integers(1, MOST_SLOTS), st.lists(peers, max_size=5).map(tuple))
 
 
@@ -36,6 +55,10 @@ def test_the_text() -> None:
         "192.0.2.12/8,lzo               # birch\n"
         "[2001:db8::13]:3633/4,lzo,cpp  # cedar\n"
     )
+    assert HostsFile(2, (DOGWOOD, ELM)).words().split()[3:] == [
+        f"@192.0.2.14/2:{SERVE},lzo",
+        f"@2001-db8--15/2:{SERVE},lzo",
+    ]
 
 
 @given(files)
@@ -55,7 +78,7 @@ def test_without_comments_only_words_of_distcc_are_left(file: HostsFile) -> None
 @pytest.mark.skipif(not shutil.which("distcc"), reason="distcc is not installed")
 def test_distcc_reads_all_of_it(tmp_path: Path) -> None:
     environment = {
-        "DISTCC_HOSTS": HostsFile(2, (BIRCH, CEDAR)).words(),
+        "DISTCC_HOSTS": HostsFile(2, (BIRCH, CEDAR, DOGWOOD, ELM)).words(),
         "DISTCC_DIR": str(tmp_path),
         "PATH": "/usr/bin:/bin",
     }
@@ -63,7 +86,7 @@ def test_distcc_reads_all_of_it(tmp_path: Path) -> None:
         ["distcc", "--show-hosts"], env=environment, capture_output=True, text=True, check=True, timeout=30
     )
     assert done.stderr == ""
-    assert len(done.stdout.split()) == 3
+    assert len(done.stdout.split()) == 5
 
 
 @pytest.mark.parametrize(
@@ -77,6 +100,7 @@ def test_distcc_reads_all_of_it(tmp_path: Path) -> None:
         ("address", "127.0.0.1"),
         ("address", "0.0.0.0"),
         ("address", "::1"),
+        ("address", "::ffff:192.0.2.1"),  # ssh would take it for an option
         ("address", "224.0.0.1"),
         ("address", "fe80::1%eth0"),
         ("address", "192.0.2.012"),
@@ -106,6 +130,11 @@ def test_a_field_that_could_mean_something_else_is_refused(field: str, value: ob
         "192.0.2.12/8\n",
         "localhost/2\n192.0.2.12:notaport/4\n",
         "localhost/2\n@birch/4\n",
+        "localhost/2\n@192.0.2.14/4\n",
+        "localhost/2\n@192.0.2.14/4:/bin/sh,lzo\n",
+        "localhost/2\nroot@192.0.2.14/4:/usr/local/lib/d1fleet/distcc/serve\n",
+        "localhost/2\n@-oProxyCommand=x/4:/usr/local/lib/d1fleet/distcc/serve\n",
+        "localhost/2\n@--1/4:/usr/local/lib/d1fleet/distcc/serve\n",
         "localhost/2\nbirch/4\n",
         "localhost/2\n192.0.2.12/0\n",
         "localhost/2\n192.0.2.12/8,gzip\n",
@@ -131,6 +160,11 @@ def test_each_member_begins_with_another(count: int) -> None:
         assert sorted(each.name for each in found) == sorted(set(rings) - {name})
     firsts = Counter(found[0].name for found in rings.values() if found)
     assert all(times == 1 for times in firsts.values())
+
+
+def test_over_ssh_there_is_no_port() -> None:
+    with pytest.raises(HostsFileError):
+        Peer("elm", "192.0.2.15", 2, 3633, ssh=True)
 
 
 def test_who_is_no_member_gets_all() -> None:

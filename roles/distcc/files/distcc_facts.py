@@ -5,6 +5,7 @@ Prints JSON:
     {"cpus": NUMBER, "distccd": BOOL, "nft": BOOL,
      "files": {PROJECT: TEXT}: hosts files as they are, "kept": what the last run has left in distcc.json,
      "default_is_ours": BOOL: /etc/distcc/hosts was written by us,
+     "of_ssh": [NAME, ...]: files of ours that only peers over SSH need,
      "stale": [UNIT, ...]: units that run and were written after their start}
 
 Needs Python 3.9 and nothing else.
@@ -19,7 +20,9 @@ import sys
 HOSTS = "/etc/d1fleet/hosts"
 DEFAULT = "/etc/distcc/hosts"
 KEPT = "/etc/d1fleet/distcc.json"
+LIB = "/usr/local/lib/d1fleet/distcc"
 SERVERS = "/usr/local/lib/d1fleet/server/*/"
+OF_SSH = ("serve", "distcc_relay.py", "ssh", "ssh_config")
 UNITS = ("d1fleet-distcc-guard.service", "d1fleet-distcc.service")
 OURS = "role d1.fleet.distcc_hosts"
 
@@ -81,6 +84,7 @@ json.dump(
         "files": files(),
         "kept": kept(),
         "default_is_ours": OURS in read(DEFAULT),
+        "of_ssh": [name for name in OF_SSH if os.path.exists(os.path.join(LIB, name))],
         "stale": stale(),
     },
     sys.stdout,

@@ -7,25 +7,29 @@ Runs on the controller with PYTHONPATH at d1fleet/'s folder. Standard input and 
          MEMBER  {"known": BOOL: its facts are there, "address": its own word in the inventory, or "",
                   "host": ansible_host, or "", "default4": {...}, "default6": {...}: facts of that name,
                   "addresses": [...]: all it has, "slots": NUMBER, "port": NUMBER, "options": [...],
-                  "networks": [...], "serves": BOOL, "default_project": PROJECT or "", "mismatch": TEXT,
+                  "networks": [...], "serves": BOOL, "transport": "tcp" or "ssh", "ssh_port": NUMBER: by which
+                  Ansible reaches it, "default_project": PROJECT or "", "mismatch": TEXT,
                   "parts": {PART: TEXT}, "record": {PROJECT: {"parts": ...}}: what it has
                   been told of its projects, "files": {PROJECT: TEXT}: its hosts files as they are,
                   "kept": KEPT of the last run there}
     out  {"faults": [TEXT, ...], "reference": {...}, "hosts": {HOST: {
-          "kept": KEPT, "listen": ADDRESS or "", "allow": [...]: for distccd,
-          "members": [...]: who may connect, "files": {PROJECT: TEXT}, "default": PROJECT or "",
-          "left_out": {PROJECT: {HOST: REASON}}}}}
+          "kept": KEPT, "listen": ADDRESS or "", "allow": [...]: for distccd, "networks": [...]: from which
+          members come, "members": [...]: who may connect, "serves_ssh": BOOL: whether some come over SSH,
+          "files": {PROJECT: TEXT}, "ssh_config": TEXT or "": how it reaches peers over SSH, "default":
+          PROJECT or "", "left_out": {PROJECT: {HOST: REASON}}}}}
          KEPT    {"networks": [...], "addresses": {HOST: [...]}}
 
 A host of which nothing is known now keeps the entries that it has in others' files, and its peers go on
 letting it in: it may be off for an hour, and they notice that by themselves.
 """
 
+import dataclasses
 import ipaddress
 import json
 import sys
 
 import fleet_report
+import fleet_ways
 
 from d1fleet import hostsfile
 
@@ -79,15 +83,19 @@ def work_out(given):
     if faults:
         return {"faults": faults, "hosts": {}}
     reference = given["reference"] or _on_record(projects, hosts)
+    ways = fleet_ways.ways(projects, {name: host["transport"] for name, host in hosts.items()})
     answer = {}
     for name, host in hosts.items():
         own = [project for project, members in projects.items() if name in members]
         found = {"files": {}, "left_out": {}, "default": _default(host, own)}
+        over_ssh = {}
         for project in own:
             wanted = (reference.get(project) or {}).get("parts") or {}
             entries, left = _entries(name, project, projects[project], hosts, peers, wanted)
+            entries = [_by(each, ways[each.name][project], hosts[each.name]) for each in entries]
+            over_ssh.update({peer.name: peer for peer in entries if peer.ssh})
             found["left_out"][project] = left
-            found["files"][project] = hostsfile.HostsFile(host["slots"], entries).text(
+            found["files"][project] = hostsfile.HostsFile(host["slots"], tuple(entries)).text(
                 [
                     f"distcc's hosts for project {project} on {name};"
                     " written by Ansible, role d1.fleet.distcc_hosts.",
@@ -98,16 +106,24 @@ def work_out(given):
         addresses = {each: _addresses(each, hosts, peers) for each in members}
         networks = _networks(host, hosts, addresses)
         found["kept"] = {"networks": networks, "addresses": addresses}
-        allowed = [ipaddress.ip_network(network) for network in networks]
+        by_tcp = [project for project in own if ways[name][project] == fleet_ways.TCP]
+        # Where nobody comes by TCP, nobody but this host itself is let in: peers come by a login.
+        allowed = [ipaddress.ip_network(network) for network in (networks if by_tcp else ())]
+        found["networks"] = list(map(str, allowed))
         found["members"] = _sorted(
             address
-            for each in addresses.values()
-            for address in each
+            for each in dict.fromkeys(each for project in by_tcp for each in projects[project])
+            for address in addresses[each]
             if any(ipaddress.ip_address(address) in network for network in allowed)
         )
         found["listen"], found["allow"] = _for_distccd(allowed)
+        found["serves_ssh"] = host["serves"] and len(by_tcp) < len(own)
+        found["ssh_config"] = fleet_ways.ssh_config(
+            name, {peer: _login(each, hosts[each], addresses[each]) for each, peer in over_ssh.items()}
+        )
         answer[name] = found
-    return {"faults": _unreachable(projects, hosts, peers, answer), "reference": reference, "hosts": answer}
+    faults = _unreachable(projects, hosts, peers, answer, ways)
+    return {"faults": faults, "reference": reference, "hosts": answer}
 
 
 def _on_record(projects, hosts):
@@ -131,6 +147,8 @@ def _sorted(addresses):
 
 def _for_distccd(networks):
     """Where it listens ("" for IPv4 alone), and whom --allow names: on IPv6, IPv4 clients are mapped."""
+    if not networks:
+        return "127.0.0.1", ["127.0.0.1"]
     if all(network.version == 4 for network in networks):
         return "", ["127.0.0.1", *map(str, networks)]
     mapped = [
@@ -217,6 +235,28 @@ def _entries(name, project, members, hosts, peers, wanted):
     return tuple(entries), left
 
 
+def _by(peer, way, host):
+    """Its entry, reached as the inventory says: one that was kept may be older."""
+    if way == fleet_ways.SSH:
+        return dataclasses.replace(peer, ssh=True, port=hostsfile.PORT)
+    return dataclasses.replace(peer, ssh=False, port=host["port"] if peer.ssh else peer.port)
+
+
+def _login(name, host, addresses):
+    """By which name a peer's host key is known, and the port of its sshd."""
+    said = _literal(host["host"])
+    # Where Ansible's way to it is not an address of its own, the port is that of the way, too.
+    forwarded = host["host"] == "localhost" or _is_loopback(host["host"]) or (said and said not in addresses)
+    return fleet_ways.Login(name, host["ssh_port"], 22 if forwarded else host["ssh_port"])
+
+
+def _is_loopback(text):
+    try:
+        return ipaddress.ip_address(text).is_loopback
+    except ValueError:
+        return False
+
+
 def _strange(host, project, wanted):
     """In what a host's toolchain is not the project's; empty where that does not matter, or is not known."""
     if host["mismatch"] == "ignore" or not host["known"]:
@@ -281,10 +321,12 @@ def _networks(host, hosts, addresses):
     return sorted(found)
 
 
-def _unreachable(projects, hosts, peers, answer):
+def _unreachable(projects, hosts, peers, answer, ways):
     """Members whose address is in no network that their peers let in."""
     for project, members in projects.items():
         for name in members:
+            if ways[name][project] == fleet_ways.SSH:
+                continue
             networks = answer[name]["kept"]["networks"]
             allowed = [ipaddress.ip_network(network) for network in networks]
             for each in members:

@@ -20,6 +20,7 @@ import pytest
 
 from d1fleet import protocol
 from d1fleet.errors import ServerStartError
+from d1fleet.hostsfile import SERVE, SERVE_ARGUMENTS
 from d1fleet.transport import launcher, pack
 
 PYTHON = os.path.realpath(sys.executable)
@@ -457,6 +458,57 @@ def test_the_launcher_can_be_asked_for_nothing_else(home: Path, line: bytes) -> 
     assert done.returncode == 4
     said = b"bad this key starts builds of d1fleet and nothing else (the login works)"
     assert done.stdout.splitlines()[1:] == [said]
+
+
+def asked(home: Path, command: str, serve: str | None) -> subprocess.CompletedProcess[str]:
+    """The installed launcher, as sshd starts it when a client has asked for a command."""
+    file = installed(home)
+    file.write_text(file.read_text().replace(f'COMPILE = "{SERVE}"', f'COMPILE = "{home}/serve"'))
+    if serve is not None:
+        (home / "serve").write_text(serve)
+        (home / "serve").chmod(0o755)
+    return subprocess.run(
+        runs(file),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env={"HOME": str(home), "SSH_ORIGINAL_COMMAND": command.replace("SERVE", f"{home}/serve")},
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_launcher_leads_distcc_to_the_compile_server(home: Path) -> None:
+    """And keeps back what the client would have of it."""
+    done = asked(home, f"SERVE {' '.join(SERVE_ARGUMENTS)}", '#!/bin/sh\necho served "$@"\n')
+    assert (done.returncode, done.stdout, done.stderr) == (0, "served\n", "")
+
+
+def test_the_launcher_says_that_there_is_no_compile_server(home: Path) -> None:
+    done = asked(home, f"SERVE {' '.join(SERVE_ARGUMENTS)}", None)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr == "d1fleet: this host serves no distcc over SSH: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "SERVE",
+        "SERVE --inetd",
+        "SERVE --inetd --enable-tcp-insecure ",
+        "SERVE --inetd --enable-tcp-insecure; id",
+        "SERVE --inetd --enable-tcp-insecure --log-file=/tmp/x",
+        "SERVE  --inetd --enable-tcp-insecure",
+        "/bin/sh -c id",
+        "distccd --inetd --enable-tcp-insecure",
+    ],
+)
+def test_what_is_nearly_the_compile_server_is_none(home: Path, command: str) -> None:
+    done = asked(home, command, "#!/bin/sh\necho served\n")
+    assert done.returncode == 4
+    greeting, said = done.stdout.splitlines()
+    assert greeting.startswith("D1FLEET-SERVER ")
+    assert said.startswith("bad this key")
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757])
