@@ -43,6 +43,8 @@ ATTRIBUTES_S = 3
 _NETWORK = re.compile(
     r"nfs4?|cifs|smb3|9p|ceph|afs|lustre|beegfs|gfs2?|ocfs2|glusterfs|virtiofs|fuse\.(sshfs|glusterfs|ceph.*)"
 )
+_SERVICE = re.compile(r"(systemd-timesyncd|chronyd?|ntpsec|ntpd?|openntpd)\.service")
+_SSHD_FILE = re.compile(r"/etc/ssh/(sshd_config\.d/)?[A-Za-z0-9_.-]+")
 _MAKE = re.compile(r"GNU Make (\d+)\.(\d+)")
 _OLDEST_MAKE = (4, 2)
 
@@ -65,7 +67,8 @@ def check_reached(case: Case) -> Iterator[Finding]:
 
 
 def _of_error(mend: str) -> Mend:
-    """Where the words end in a command that our playbooks are, it can be typed as it stands."""
+    """Where the words name a playbook of ours, it can be typed as it stands."""
+    mend = mend or "see what the host itself says: log in by hand"
     return Mend(mend, play="site") if "ansible-playbook site.yml" in mend else Mend(mend)
 
 
@@ -134,11 +137,10 @@ def check_users(case: Case) -> Iterator[Finding]:
                 WARNING,
                 seen.name,
                 f"{identity.user}'s group there is {identity.group or '?'} ({identity.gid}), here it is"
-                f" {here.gid}:"
-                " what it makes belongs to another group",
+                f" {here.gid}: what it makes belongs to another group",
                 Mend(
                     f"give {identity.user} the group with the number {here.gid} there",
-                    root=f"usermod --gid {here.gid} {shlex.quote(identity.user)}" if identity.user else "",
+                    root=f"usermod --gid {here.gid} {here.user}" if identity.user == here.user else "",
                 ),
             )
         if not identity.home_usable:
@@ -146,14 +148,9 @@ def check_users(case: Case) -> Iterator[Finding]:
                 "home",
                 WARNING,
                 seen.name,
-                f"{identity.home} is no folder that {identity.user or identity.uid} can write to: the"
-                " server's"
-                " cache cannot be kept there",
-                Mend(
-                    "make the home",
-                    root=f"install -d -m 0700 -o {identity.uid} -g {identity.gid} "
-                    + shlex.quote(identity.home),
-                ),
+                f"{identity.home} is no folder that {identity.user or identity.uid} can write to: no cache of"
+                " the server's can be kept there",
+                Mend("have it made for that user, or correct the user's entry in passwd"),
             )
 
 
@@ -188,7 +185,7 @@ def _at(seen: Seen, number: int) -> Tree | None:
 
 def _not_writable(seen: Seen, folder: str, why: str, options: str, point: str) -> Finding:
     read_only = "ro" in options.split(",")
-    mend = Mend("mount it for writing, in /etc/fstab too", root=_remount("rw", point))
+    mend = Mend("mount it for writing, in /etc/fstab too", root=_remount("rw", point, folder))
     if not read_only:
         mend = Mend(
             "let the login there write to it: see `ls -ld` of the folder, and the export's root_squash"
@@ -196,8 +193,10 @@ def _not_writable(seen: Seen, folder: str, why: str, options: str, point: str) -
     return Finding("tree-write", FAULT, seen.name, f"nothing can be written to {folder} there: {why}", mend)
 
 
-def _remount(option: str, point: str) -> str:
-    """A bind mount has options of its own."""
+def _remount(option: str, point: str, folder: str) -> str:
+    """A bind mount has options of its own. Whatever a host says, only what our folder lies in is remounted."""
+    if PurePosixPath(point) not in (PurePosixPath(folder), *PurePosixPath(folder).parents):
+        return ""
     path = shlex.quote(point)
     return f"mount -o remount,{option} {path} && mount -o remount,bind,{option} {path}"
 
@@ -244,7 +243,10 @@ def check_mounts(case: Case) -> Iterator[Finding]:
                     seen.name,
                     f"{tree.mount.point} is mounted with noexec: no program that a build makes in {folder}"
                     " runs there",
-                    Mend("mount it with exec, in /etc/fstab too", root=_remount("exec", tree.mount.point)),
+                    Mend(
+                        "mount it with exec, in /etc/fstab too",
+                        root=_remount("exec", tree.mount.point, folder),
+                    ),
                 )
             if _NETWORK.fullmatch(tree.mount.type):
                 yield from _network_options(seen.name, tree.mount.point, tree.mount.type, options)
@@ -326,8 +328,8 @@ def _clock(seen: Seen, id_: str, off_s: float, sure_s: float, of: str) -> Iterat
     if sure_s <= CLOCK_WARN_S:
         return
     services = seen.facts.time if seen.facts else None
-    installed = services.installed if services else ()
-    running = services.running if services else ()
+    installed = [each for each in (services.installed if services else ()) if _SERVICE.fullmatch(each)]
+    running = [each for each in (services.running if services else ()) if each in installed]
     if installed:
         unit = (running or installed)[0]
         mend = Mend(
@@ -568,7 +570,9 @@ def check_sshd(case: Case) -> Iterator[Finding]:
                 wrong = lines[0] if _too_few(keyword, lines[0].value) else None
                 why = "which turns logins away when several builds begin"
             if wrong is not None:
-                path = shlex.quote(wrong.path)
+                # By its keyword, not by the number of a line, which a host could choose.
+                take_out = f"sed -i -E 's/^([[:space:]]*{name}[[:space:]=])/# \\1/I' {wrong.path}"
+                known = _SSHD_FILE.fullmatch(wrong.path)
                 yield Finding(
                     "sshd-limits",
                     WARNING,
@@ -576,7 +580,7 @@ def check_sshd(case: Case) -> Iterator[Finding]:
                     f"sshd has {name} {wrong.value} ({wrong.path}, line {wrong.line}), {why}",
                     Mend(
                         "take that line out",
-                        root=f"sed -i '{wrong.line}s/^/# /' {path} && sshd -t && systemctl reload ssh",
+                        root=f"{take_out} && sshd -t && systemctl reload ssh" if known else "",
                     ),
                 )
 

@@ -32,6 +32,9 @@ _TEMPORARY = re.compile(r"\S*/d1fleet-canary-[^/\s']*")
 _PROCESS = re.compile(r"^distccd\[\d+\] ")
 _WITHOUT_A_WORD = re.compile("waiting for token|magic fairy dust")
 """Of connections that were made to see whether somebody answers."""
+_MARK = re.compile(r"/[^\n]*/lock/backoff_[A-Za-z0-9_.:@-]+")
+_OWN = re.compile(r"/[^\n]*/\.distcc/hosts")
+"""Paths that hosts may have root do something to: what the user's server says could be anything."""
 _COMPLAINT = re.compile(r"ERROR|CRITICAL|Warning|DENIED|not allowed|denied")
 
 
@@ -182,7 +185,7 @@ def _other_files(seen: Seen) -> Iterator[Finding]:
             WARNING,
             seen.name,
             f"distcc without d1fleet reads {distcc.own_file} there, in place of the project's hosts",
-            Mend("move it away", root=f"mv {path} {path}.old"),
+            Mend("move it away", root=f"mv {path} {path}.old" if _OWN.fullmatch(distcc.own_file) else ""),
         )
     if _OURS in distcc.default:
         try:
@@ -210,13 +213,13 @@ def check_backoff(case: Case) -> Iterator[Finding]:
             else f"for {BACKOFF_S:.0f} s after a failure" if counting
             else "left over, of no effect"
         )  # fmt: skip
-        paths = " ".join(shlex.quote(mark.path) for mark in marks)
+        known = [mark.path for mark in marks if _MARK.fullmatch(mark.path)]
         yield Finding(
             "distcc-backoff",
             WARNING if future or counting else NOTE,
             seen.name,
             f"distcc's marks that leave peers out ({state}): {', '.join(mark.path for mark in marks[:3])}",
-            Mend("remove them, once the peers are well", root=f"rm -f {paths}"),
+            Mend("remove them, once the peers are well", root=f"rm -f {shlex.join(known)}" if known else ""),
         )
 
 

@@ -1,0 +1,76 @@
+"""`d1fleet doctor` on three enrolled hosts: what is well is silent, each fault is named, its mend works."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.doctor.faults import FAULTS, Fault
+from tests.doctor.ward import Ward
+from tests.roles.site import bare_site
+
+pytestmark = [pytest.mark.containers, pytest.mark.full, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
+    def builders(public: str) -> list[dict[str, Any]]:
+        return [{"name": "root", "uid": 0, "authorized_keys": [public]}]
+
+    tree = tmp_path_factory.mktemp("tree")
+    with bare_site("doctor", tmp_path_factory.mktemp("d"), builders, volumes=[tree]) as site:
+        done = site.play()
+        assert done.code == 0, done.text
+        yield Ward(site, tree)
+
+
+def test_healthy_hosts_are_well(ward: Ward) -> None:
+    report = ward.examine()
+    assert report.serious == [], report.answer
+    assert report.answer["not_checked"] == {}
+    assert [host["distcc"] for host in report.answer["hosts"]] == ["2 of 2"] * 3
+    assert {host["tree"] for host in report.answer["hosts"]} == {"same"}
+    assert "6 pairs of hosts by a compilation" in report.answer["checked"]
+    assert list(ward.tree.iterdir()) == []
+    for host in ward.site.hosts:
+        assert ward.on("ls /tmp | grep -c canary; pgrep -fc 'd1fleet[.]server'; :", host.name) == "0\n0\n"
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_is_named_and_its_mend_works(ward: Ward, fault: Fault) -> None:
+    check(ward, fault)
+
+
+def check(ward: Ward, fault: Fault) -> None:
+    """Make it, have it named, mend it as is said, and have it named no more."""
+    try:
+        fault.make(ward)
+        report = ward.examine()
+        found = report.about(fault.finding)
+        assert found is not None, report.answer["findings"]
+        assert re.search(fault.says, found["what"]), found
+        assert found["severity"] == fault.severity, found
+        assert found["mend"], found
+        assert bool(found["command"]) == (fault.mend is None), found
+        if fault.mend is None:
+            ward.type(found["command"])
+        else:
+            fault.mend(ward)
+        after = ward.examine()
+        assert after.about(fault.finding) is None, after.answer["findings"]
+    finally:
+        if fault.undo is not None:
+            fault.undo(ward)
+
+
+def test_after_all_of_them_they_are_well(ward: Ward) -> None:
+    """A mend that left something behind would be seen here."""
+    report = ward.examine()
+    assert report.serious == [], report.answer
+
+
+def test_the_table_names_each_fault_once() -> None:
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 20
