@@ -22,7 +22,7 @@ help:
 	@echo 'make test       the tests, in well under 40 minutes; PYTEST_ARGS=... is passed on'
 	@echo 'make test-full  everything, in parts that can be resumed; FULL_ARGS=... is passed on'
 	@echo 'make lint       ruff, mypy, shellcheck, yamllint, ansible-lint'
-	@echo 'make molecule   enrols container hosts and builds on them; needs root and podman'
+	@echo 'make molecule   each role, and the fleet, on container hosts of both releases; needs root and podman'
 	@echo 'make bench      the figures, as ratios to plain make and to ssh'
 	@echo 'make lock       work out the locked dependencies in requirements/ again'
 	@echo 'make clean      remove what all of these made'
@@ -52,7 +52,7 @@ lint: $(VENV)/.dev
 	$(BIN)/yamllint --strict .
 	PATH="$(CURDIR)/$(BIN):$$PATH" ansible-lint --offline
 
-# One scenario a release. Their tools are looked up in PATH.
+# One scenario a role, and `default` for the fleet. Their tools are looked up in PATH.
 molecule: $(VENV)/.dev
 	@.ci/need fleet
 	PATH="$(CURDIR)/$(BIN):$$PATH" molecule test --all

@@ -302,6 +302,27 @@ def test_the_report_says_who_is_left_out_and_why() -> None:
     assert "/usr/local/bin" in lines[6]
 
 
+def test_the_report_says_which_packages_differ_and_why() -> None:
+    def packages(version: str, libc: str = "2") -> dict[str, dict[str, str]]:
+        both = {"cpp-12": version, "gcc-12": version}
+        return {"gcc-12": both, "glibc": {"libc6": libc}, "make-dfsg": {"make": "4"}}
+
+    birch = {**_host(cc="cc 13"), "packages": packages("13", "3"), "why": {"gcc-12": "apt there has 13"}}
+    cedar = {**_host(), "packages": packages("13")}
+    given = {
+        "projects": {"demo": ["alder", "birch", "cedar"]},
+        "hosts": {"alder": {**_host(), "packages": packages("12")}, "birch": birch, "cedar": cedar},
+        "reference": {"demo": {"parts": PARTS, "packages": packages("12")}},
+        "check": False,
+        "command": ["d1fleet"],
+    }
+    lines = _program("fleet_report").report(given)
+    assert lines[1] == "demo: builds leave birch out: cc is cc 13, the project has cc 12"
+    assert lines[2] == "demo: birch has gcc-12 13 and not 12 (apt there has 13); libc6 3 and not 2"
+    # Programs are what counts: of a host that takes part nothing is said.
+    assert not [line for line in lines if "cedar has" in line]
+
+
 def test_the_report_of_a_check_promises_nothing() -> None:
     lines = report(True, alder=_host(cc="none"), birch=_host("failed"))
     assert lines == [

@@ -5,7 +5,8 @@
     files JSON  {"files": [PATH, ...]} that are about to be overwritten; replaces what was noted of them
     packages    before a package manager runs
     came        after it: packages and users that came with it, also of a run that was broken off
-    show        all of it, for retiring, and who uses the host
+    show        all of it, for retiring
+    wait JSON   {"seconds": NUMBER}: returns when nobody uses the host, or after that time
     purge JSON  {"dry": BOOL}: removes the packages that came, but for those that something else needs by now
 
 `show` prints:
@@ -16,11 +17,10 @@
     "groups"         {NAME: was it there}
     "files"          {PATH: {"content": base64, "mode": "0644", "owner": UID, "group": GID}, null if none}
     "packages", "package_users"   [NAME, ...]
-    "running"        how many slots are taken
-    "processes"      {NAME: [COMMAND, ...]} of users that were made
     "login"          who has used sudo to get here
     "there"          whether anything was noted
 
+`wait` prints {"busy": [TEXT, ...]}: builds' recipes, and processes of users that were made at enrolment.
 `purge` prints {"removed": [NAME, ...], "needed": {NAME: [NAME, ...]: by what}}.
 
 Needs Python 3.9 and nothing else; packages are Debian's alone.
@@ -36,6 +36,7 @@ import pwd
 import re
 import subprocess
 import sys
+import time
 
 NOTED = "/etc/d1fleet/before.json"
 FOLDERS = ("/etc/ansible", "/etc/ansible/facts.d", "/etc/distcc")
@@ -169,15 +170,23 @@ def show():
     answer = {"folders": {}, "unit": {}, "users": {}, "groups": {}, "files": {}, **noted, **came_late}
     answer.pop("packages_before", None)
     answer.pop("users_before", None)
-    made = [name for name, was in answer["users"].items() if was is None]
-    login = os.environ.get("SUDO_USER", "")
-    return {
-        **answer,
-        "running": running(),
-        "processes": processes(made),
-        "login": login,
-        "there": bool(noted),
-    }
+    return {**answer, "login": os.environ.get("SUDO_USER", ""), "there": bool(noted)}
+
+
+def wait(given):
+    end = time.monotonic() + given["seconds"]
+    while (found := busy()) and time.monotonic() < end:
+        time.sleep(1)
+    return {"busy": found}
+
+
+def busy():
+    count = running()
+    found = [f"{count} {'recipe' if count == 1 else 'recipes'} of builds"] if count else []
+    made = [name for name, was in read().get("users", {}).items() if was is None]
+    for name, commands in sorted(processes(made).items()):
+        found.append(f"{', '.join(sorted(commands))} of {name}")
+    return found
 
 
 def processes(names):
@@ -231,7 +240,6 @@ def purge(given):
 
 if __name__ == "__main__":
     os.umask(0o022)
-    verbs = {
-        name: globals()[name] for name in ("first", "users", "files", "packages", "came", "show", "purge")
-    }
+    known = ("first", "users", "files", "packages", "came", "show", "wait", "purge")
+    verbs = {name: globals()[name] for name in known}
     json.dump(verbs[sys.argv[1]](*map(json.loads, sys.argv[2:])) or {}, sys.stdout)

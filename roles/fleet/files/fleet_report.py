@@ -2,12 +2,14 @@
 
 Runs on the controller. Standard input is JSON:
 
-    {"projects": {NAME: [HOST, ...]}, "reference": {PROJECT: {"parts": {...}}},
+    {"projects": {NAME: [HOST, ...]}, "reference": {PROJECT: {"parts": {...}, "packages": PACKAGES}},
      "hosts": {HOST: {"state": STATE, "mismatch": one of d1fleet_toolchain_mismatch, "parts": {PART: TEXT},
-                      "record": {PROJECT: {"parts": {...}}}}},
+                      "record": {PROJECT: {"parts": {...}}}, "packages": PACKAGES,
+                      "why": {PACKAGE: TEXT}: why it could not get what the project has}},
      "check": BOOL, "command": [WORD, ...]}
 
-where STATE is `done`, `failed`, or `absent` for a host that --limit left out. Standard output is the report.
+where STATE is `done`, `failed`, or `absent` for a host that --limit left out, and PACKAGES are {SOURCE:
+{PACKAGE: VERSION}}. Standard output is the report.
 """
 
 import json
@@ -16,19 +18,23 @@ import sys
 
 ABSENT = "not in this run"
 
+_SHOWN = 4
+"""Packages that are named with a host, one of each source."""
+
 
 def report(given):
     """The lines."""
     lines = []
     for project, names in given["projects"].items():
         hosts = {name: given["hosts"][name] for name in names}
-        lines += _project(project, hosts, (given["reference"].get(project) or {}).get("parts") or {}, given)
+        lines += _project(project, hosts, given["reference"].get(project) or {}, given)
     if given["check"]:
         lines.append("Nothing was changed. To enrol them, run it again without --check.")
     return lines
 
 
-def _project(project, hosts, wanted, given):
+def _project(project, hosts, reference, given):
+    wanted = reference.get("parts") or {}
     states = {
         state: [name for name, host in hosts.items() if host["state"] == state]
         for state in ("done", "failed", "absent")
@@ -49,6 +55,7 @@ def _project(project, hosts, wanted, given):
             taking.append(name)
         elif why:
             lines.append(f"{project}: builds leave {name} out: {why}")
+            lines += _packages(project, name, host, reference.get("packages") or {})
         else:
             taking.append(name)
     if any(differs(host, project, wanted) and host["parts"] for host in hosts.values()):
@@ -66,6 +73,29 @@ def _project(project, hosts, wanted, given):
         return [head, *lines]
     command = shlex.join([*given["command"], "--project", project, "-j8"])
     return [head, *lines, f"{project}: next, in a folder that all its hosts share:", command]
+
+
+def _packages(project, name, host, wanted):
+    """Which of its packages have other versions, and why, where that is known."""
+    own = host.get("packages") or {}
+    words = []
+    for source, packages in wanted.items():
+        others = [
+            package
+            for package, version in packages.items()
+            if own.get(source, {}).get(package, version) != version
+        ]
+        if others:
+            first = source if source in others else others[0]
+            why = (host.get("why") or {}).get(first, "")
+            words.append(
+                f"{first} {own[source][first]} and not {packages[first]}" + (f" ({why})" if why else "")
+            )
+    more = len(words) - _SHOWN
+    if words:
+        yield f"{project}: {name} has {'; '.join(words[:_SHOWN])}" + (
+            f"; and {more} more" if more > 0 else ""
+        )
 
 
 def differs(host, project, wanted):
