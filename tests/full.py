@@ -70,6 +70,7 @@ PARTS = (
     Part("trouble", ("-m", "", "tests/trouble")),
     Part("containers", ("-m", "", "tests/containers")),
     Part("distcc", ("-m", "", "tests/distcc")),
+    Part("doctor", ("-m", "", "tests/doctor")),
     Part("roles", ("-m", "", "tests/roles")),
     Part("fuzz", ("-m", "", "tests/fuzz")),
 )
