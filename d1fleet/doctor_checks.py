@@ -194,7 +194,7 @@ def _not_writable(seen: Seen, folder: str, why: str, options: str, point: str) -
 
 
 def _remount(option: str, point: str, folder: str) -> str:
-    """A bind mount has options of its own. Whatever a host says, only what our folder lies in is remounted."""
+    """A bind mount has options of its own. Whatever a host says, only what our folder lies in is named."""
     if PurePosixPath(point) not in (PurePosixPath(folder), *PurePosixPath(folder).parents):
         return ""
     path = shlex.quote(point)
@@ -219,7 +219,7 @@ def _stale(seen: Seen, number: int, folder: str) -> Iterator[Finding]:
         f"{folder} is seen late there: {what} {how}; a sub-make may miss what another host has just made",
         Mend(
             "cache less there: NFS with lookupcache=positive,actimeo=1; sshfs with"
-            " attr_timeout=0,entry_timeout=0,dcache_timeout=0 (docs/doctor.md)"
+            " attr_timeout=0,entry_timeout=0,dir_cache=no (docs/doctor.md)"
         ),
     )
 

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from tests.doctor.faults import FAULTS, Fault
 from tests.doctor.ward import Ward
-from tests.roles.site import bare_site
 
 pytestmark = [pytest.mark.containers, pytest.mark.full, pytest.mark.timeout(1800)]
-
-
-@pytest.fixture(scope="module")
-def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
-    def builders(public: str) -> list[dict[str, Any]]:
-        return [{"name": "root", "uid": 0, "authorized_keys": [public]}]
-
-    tree = tmp_path_factory.mktemp("tree")
-    with bare_site("doctor", tmp_path_factory.mktemp("d"), builders, volumes=[tree]) as site:
-        done = site.play()
-        assert done.code == 0, done.text
-        yield Ward(site, tree)
 
 
 def test_healthy_hosts_are_well(ward: Ward) -> None:

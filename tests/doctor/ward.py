@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import yaml
 
 from d1fleet.findings import FAULT
+from tests.roles.roles import play
 from tests.roles.site import Site
 
 SICK = "h2"
@@ -78,6 +78,20 @@ class Ward:
         assert seconds < LONGEST_S, done.stdout
         return report
 
+    def check(self) -> tuple[int, list[str]]:
+        """playbooks/check_fleet.yml: its exit code, and the lines that it says."""
+        done = play(
+            *self.site.inventories,
+            controls=self.site.folder / "c",
+            playbook="playbooks/check_fleet.yml",
+            environment={"ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "XDG_CACHE_HOME": str(self.site.folder)},
+        )
+        said = re.search(r'"msg": (\[.*?^    \])', done.text, re.DOTALL | re.MULTILINE)
+        assert said is not None, done.text
+        assert done.total("changed") == 0, done.text
+        lines: list[str] = json.loads(said[1])
+        return done.code, lines
+
     def _inventories(self) -> list[str]:
         return [str(word) for word in self.site.inventories]
 
@@ -115,13 +129,3 @@ class Ward:
             file.write_text(yaml.safe_dump(variables))
         else:
             file.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def known_hosts(self) -> Iterator[Path]:
-        """The file of known host keys, as it was in the end."""
-        file = self.site.hosts.known_hosts
-        kept = file.read_text()
-        try:
-            yield file
-        finally:
-            file.write_text(kept)
