@@ -281,7 +281,8 @@ class _Doctor:
             self.not_checked["distcc"] = why
             wait(self._loop, lambda: not self._open, FRESH_LIMIT_S + _SPARE_S)
             return
-        plan = Plan(list(pairs(self.case)))
+        every = list(pairs(self.case))
+        plan = Plan(every)
         self._start(plan)
         if not wait(self._loop, lambda: plan.done, PHASE_LIMIT_S):
             plan.stop()
@@ -291,7 +292,8 @@ class _Doctor:
             self.not_checked[f"{len(plan.given_up)} pairs of hosts by a compilation"] = (
                 f"too late ({some} ...)"
             )
-        lost = [seen.name for seen in self.case.known if doctor_distcc.around(self.case, seen.name) is None]
+        asked = dict.fromkeys(pair.peer.name for pair in every)
+        lost = [name for name in asked if doctor_distcc.around(self.case, name) is None]
         if lost:
             self.not_checked["the confinement of compilations"] = f"none came back from {', '.join(lost)}"
 

@@ -85,6 +85,12 @@ class Case:
         value = self.variables.get(host, {}).get(variable)
         return value if type(value) is type(usual) else usual
 
+    def slots(self, host: str) -> int | None:
+        """What the inventory says, as distcc's hosts files have it: a build's own settings are not in there."""
+        value = self.variables.get(host, {}).get("d1fleet_slots")
+        number = str(value) if type(value) in (int, str) else ""
+        return int(number) if number.isascii() and number.isdigit() else None
+
     def named(self, name: str) -> Seen | None:
         return next((each for each in self.hosts if each.name == name), None)
 

@@ -152,8 +152,8 @@ def _entry(case: Case, seen: Seen, peer: Peer, refresh: Mend) -> Iterator[Findin
         return
     file = seen.distcc.file
     identity = other.facts.identity if other.facts else None
-    slots = other.host.slots or (identity.cpus if identity else peer.slots)
-    port = case.said(peer.name, "d1fleet_distcc_port", hostsfile.PORT)
+    slots = case.slots(peer.name) or (identity.cpus if identity else peer.slots)
+    port = peer.port if peer.ssh else case.said(peer.name, "d1fleet_distcc_port", hostsfile.PORT)
     for what, is_so, wanted in (("slots", peer.slots, slots), ("port", peer.port, port)):
         if is_so != wanted:
             yield Finding(

@@ -65,8 +65,9 @@ def doctor(no_tree: bool, as_json: bool, **options: Any) -> None:
     if worst(examined.findings) == FAULT:
         faults = [each for each in examined.findings if each.severity == FAULT]
         hosts = {each.host for each in faults}
+        many = "fault" if len(faults) == 1 else "faults"
         raise UnwellError(
-            f"{len(faults)} faults on {len(hosts)} of {len(fleet.hosts)} hosts",
+            f"{len(faults)} {many} on {len(hosts)} of {len(fleet.hosts)} hosts",
             "as it says above, from the top",
         )
     sys.exit(0)

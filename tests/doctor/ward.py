@@ -100,18 +100,29 @@ class Ward:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         controls = self.site.folder / "c"
         controls.mkdir(exist_ok=True)
-        environ = {**os.environ, "PATH": path, "ANSIBLE_SSH_ARGS": "-o ControlMaster=no"}
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd="/",
-            env={**environ, "XDG_CACHE_HOME": str(self.site.folder)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=600,
-        )
+        environ = {
+            **os.environ,
+            "PATH": path,
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(controls),
+            "XDG_CACHE_HOME": str(self.site.folder),
+        }
+        try:
+            done = subprocess.run(
+                ["bash", "-c", command],
+                cwd="/",
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+                timeout=900,
+            )
+        finally:
+            # Ansible's connections stay for a minute, and would be left behind.
+            for socket in controls.iterdir():
+                end = ["ssh", "-F", "none", "-O", "exit", "-o", f"ControlPath={socket}", "nobody"]
+                subprocess.run(end, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=30)
         assert done.returncode == 0, f"{command}\n{done.stdout}"
 
     def on(self, command: str, host: str = SICK) -> str:

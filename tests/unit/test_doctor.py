@@ -63,7 +63,7 @@ def test_a_fault_has_a_code_of_its_own(tree: Path) -> None:
     code, out, err = doctor(tree, "--hosts", "127.0.0.1:1", "--ssh-config", str(tree / "config"))
     assert code == 97
     assert "fault  127.0.0.1:1: no connection to 127.0.0.1 port 1: connection refused\n  mend: is sshd" in out
-    assert err.startswith("d1fleet: 1 faults on 1 of 1 hosts")
+    assert err.startswith("d1fleet: 1 fault on 1 of 1 hosts")
 
 
 @pytest.mark.parametrize(

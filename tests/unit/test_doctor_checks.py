@@ -261,9 +261,9 @@ def test_every_kind_is_tried() -> None:
     import inspect
     import re
 
-    from d1fleet import doctor_checks, doctor_distcc
+    from d1fleet import doctor_checks, doctor_distcc, doctor_enrolment, doctor_trees
 
-    source = inspect.getsource(doctor_checks) + inspect.getsource(doctor_distcc)
+    source = "".join(map(inspect.getsource, (doctor_checks, doctor_distcc, doctor_enrolment, doctor_trees)))
     kinds = set(re.findall(r'Finding\(\s*"([a-z-]+)"', source)) | set(
         re.findall(r'yield "([a-z-]+)"', source)
     )

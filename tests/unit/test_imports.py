@@ -90,7 +90,7 @@ LAYERS = [
     "front summary build drain findings doctor_facts",
     "doctor_talks",
     "doctor_case",
-    "doctor_checks doctor_canaries",
+    "doctor_trees doctor_enrolment doctor_checks doctor_canaries",
     "doctor_distcc",
     "doctor doctor_report",
     "cli cli.distcc cli.doctor cli.simulate cli.why cli.main cli.__main__",
