@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import doctor_checks, doctor_distcc, tree
+from . import distcc, doctor_checks, doctor_distcc, tree
 from .connect import Connector, Logins
 from .doctor_canaries import PAIR_LIMIT_S, PHASE_LIMIT_S, SIGN, Pair, Plan, compilers, pairs
 from .doctor_case import Case, Here, Seen
@@ -320,6 +320,7 @@ class _Doctor:
             "address": pair.peer.address,
             "port": pair.peer.port,
             "ssh": pair.peer.ssh,
+            "ssh_program": str(distcc.SSH),
             "compilers": compilers(seen),
             "look": doctor_distcc.around(self.case, pair.peer.name) is None,
             "sign": SIGN,

@@ -86,7 +86,7 @@ class Case:
         return value if type(value) is type(usual) else usual
 
     def slots(self, host: str) -> int | None:
-        """What the inventory says, as distcc's hosts files have it: a build's own settings are not in there."""
+        """What the inventory says: a build's own settings are not in distcc's hosts files."""
         value = self.variables.get(host, {}).get("d1fleet_slots")
         number = str(value) if type(value) in (int, str) else ""
         return int(number) if number.isascii() and number.isdigit() else None

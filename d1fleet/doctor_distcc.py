@@ -28,6 +28,7 @@ _LOG = f"journalctl -u {SERVER} -n 30 --no-pager"
 _LEFT_OUT = re.compile(r"^# left out: ([^:]+): (.*)$", re.MULTILINE)
 _OURS = "role d1.fleet.distcc_hosts"
 """In the first line of hosts files that the role has written."""
+_NO_KEY = re.compile("Permission denied|Host key verification failed")
 _TEMPORARY = re.compile(r"\S*/d1fleet-canary-[^/\s']*")
 _PROCESS = re.compile(r"^distccd\[\d+\] ")
 _WITHOUT_A_WORD = re.compile("waiting for token|magic fairy dust")
@@ -277,6 +278,14 @@ def _of_canary(client: Seen, peer: Seen, canary: Canary) -> Iterator[tuple[str, 
         return
     failed: dict[tuple[str, Mend], list[str]] = {}
     for each in canary.tries:
+        if each.status and _NO_KEY.search(each.said):
+            why = "it is reached over SSH, and a login of doctor's there has no key that is let in"
+            yield (
+                "canary-unknown",
+                why,
+                Mend("log in there as you do for builds, and type: d1fleet env --check"),
+            )
+            return
         if each.status:
             failed.setdefault(_reason(peer, each), []).append(each.compiler)
         elif each.same is False:

@@ -55,7 +55,8 @@ def compile_there(given: Mapping[str, Any], environ: Mapping[str, str], limit_s:
     """Compile on one peer.
 
     Args:
-        given: entry (of the hosts file), address, port, ssh (it is reached by a login instead), compilers,
+        given: entry (of the hosts file), address, port, ssh (it is reached by a login instead, by
+            ssh_program), compilers,
             look (whether a shell shall look around there), hidden (folders that the server must not see), and
             sign (stands before each word of that shell).
 
@@ -69,6 +70,8 @@ def compile_there(given: Mapping[str, Any], environ: Mapping[str, str], limit_s:
     script = _look_around(sign, port, [str(path) for path in given["hidden"]])
     with tempfile.TemporaryDirectory(prefix="d1fleet-canary-") as folder:
         bench = _Bench(folder, environ, str(given["entry"]), deadline)
+        if given["ssh"]:
+            bench.over_ssh(str(given["ssh_program"]))
         tries: list[dict[str, Any]] = []
         for compiler in given["compilers"]:
             tries.append(bench.compile(str(compiler)))
@@ -122,6 +125,12 @@ class _Bench:
             "LC_ALL": "C",
         }
         self._distcc = shutil.which("distcc", path=f"{environ.get('PATH', os.defpath)}:/usr/bin") or "distcc"
+
+    def over_ssh(self, program: str) -> None:
+        """Reach the peer as builds do there, but share no connection: it would outlive us."""
+        self._environ["D1FLEET_DISTCC_SOCKETS"] = os.path.join(self._folder, "none")
+        if os.access(program, os.X_OK):
+            self._environ["DISTCC_SSH"] = program
 
     def compile(self, compiler: str) -> dict[str, Any]:
         """One file, there and here."""

@@ -240,6 +240,8 @@ ONE: list[tuple[str, Change, str, str]] = [
     ("canary-failed", from_alder(failed(status=124)), F, "no end within its time"),
     ("canary-differs", from_alder(failed(status=0, same=False)), F, "the object is another"),
     ("canary-unknown", from_alder(HostError("no answer within 13 s")), W, "no answer within"),
+    ("canary-unknown", from_alder(replace(failed(), tries=(
+        Try("cc", 116, 0.1, "you@192.0.2.11: Permission denied (publickey).", "", None),))), W, "has no key"),
     ("distcc-sandbox", around("nice 10", "sees /home", "reaches 127.0.0.1:3632"), F, "read /home, connect"),
     ("distcc-sees-tree", around("nice 10", "sees /home/you/project"), W, "can read /home/you/project"),
     ("distcc-nice", around("nice 0"), W, "at nice 0 there, d1fleet_nice is 10"),

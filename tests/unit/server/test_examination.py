@@ -159,8 +159,8 @@ def test_sshds_limits_are_read_in_its_order(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_canary_that_nobody_answers(tmp_path: Path) -> None:
     given = {
-        "entry": "127.0.0.1:1/1", "address": "127.0.0.1", "port": 1, "ssh": False, "compilers": ["cc"],
-        "look": True, "hidden": [], "sign": "sign:",
+        "entry": "127.0.0.1:1/1", "address": "127.0.0.1", "port": 1, "ssh": False, "ssh_program": "",
+        "compilers": ["cc"], "look": True, "hidden": [], "sign": "sign:",
     }  # fmt: skip
     found = canary.compile_there(given, {"PATH": os.environ["PATH"]}, 10.0)
     assert found == {"connect": "Connection refused", "tries": [], "around": ""}
