@@ -114,9 +114,11 @@ def _client(sshd: LoopbackSshd, folder: Path) -> None:
         import fleet_ways  # type: ignore[import-not-found]
     finally:
         del sys.path[0]
+    # One by the usual port, as far as keys are known by it, and one by another.
+    ports = {"h1": 22, "h2": sshd.port_of("h2")}
     logins = {
-        Peer(name, f"192.0.2.{number}", 2, ssh=True): fleet_ways.Login(name, 22, sshd.port_of(name))
-        for number, name in enumerate(("h1", "h2"), 1)
+        Peer(name, f"192.0.2.{number}", 2, ssh=True): fleet_ways.Login(name, ports[name], sshd.port_of(name))
+        for number, name in enumerate(ports, 1)
     }
     text = fleet_ways.ssh_config("h0", logins)
     for number in (1, 2):
@@ -126,7 +128,7 @@ def _client(sshd: LoopbackSshd, folder: Path) -> None:
     (folder / "ssh_config").write_text(text)
     known = [
         f"{name} {(sshd.folder / f'host_key{number}.pub').read_text()}"
-        for number, name in enumerate(("h1", "h2"))
+        for number, name in enumerate(("h1", f"[h2]:{ports['h2']}"))
     ]
     (folder / "known_hosts").write_text("".join(known))
     wrapper = (ROOT / "roles/distcc_hosts/files/ssh").read_text()

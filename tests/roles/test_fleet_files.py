@@ -456,12 +456,10 @@ def test_over_ssh_no_network_has_to_be_declared() -> None:
         "default4": {"address": "198.51.100.9", "prefix": "24"},
         "addresses": ["198.51.100.9"],
     }
-    assert (
-        "name all of the project's networks"
-        in members(cedar={**far}, alder={"networks": ["192.0.2.0/24"]})["faults"][0]
-    )
-    ways: dict[str, Any] = {name: {"transport": "ssh"} for name in ("alder", "cedar", "dogwood")}
-    assert members(**{**ways, "cedar": {**far, "transport": "ssh"}})["faults"] == []
+    near: dict[str, Any] = {"networks": ["192.0.2.0/24"]}
+    assert "name all of the project's networks" in members(cedar=far, alder=near)["faults"][0]
+    ssh = {"transport": "ssh"}
+    assert members(alder={**near, **ssh}, cedar={**far, **ssh}, dogwood=ssh)["faults"] == []
 
 
 @pytest.mark.parametrize("shown", ["tcp", "ssh"])

@@ -100,7 +100,7 @@ def test_distcc_reads_all_of_it(tmp_path: Path) -> None:
         ("address", "127.0.0.1"),
         ("address", "0.0.0.0"),
         ("address", "::1"),
-        ("address", "::ffff:192.0.2.1"),  # ssh would take it for an option
+        ("address", "::2"),  # ssh would take it for an option
         ("address", "224.0.0.1"),
         ("address", "fe80::1%eth0"),
         ("address", "192.0.2.012"),
