@@ -13,7 +13,6 @@ pytestmark = [pytest.mark.containers, pytest.mark.full, pytest.mark.timeout(1800
 
 UNIT = "/etc/systemd/system/d1fleet-distcc.service"
 ANEW = "systemctl daemon-reload && systemctl restart d1fleet-distcc.service"
-PID = "$(systemctl show -P MainPID d1fleet-distcc.service)"
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,12 @@ FAULTS = (
         undo=f"touch {UNIT}; systemctl daemon-reload",
         severity="warning",
     ),
-    Fault("a server that was niced", f"renice -n 3 -p {PID}", "runs at nice 3, not 10", severity="warning"),
+    Fault(
+        "a server that was niced",
+        f"mkdir -p {UNIT}.d && printf '[Service]\\nNice=3\\n' >{UNIT}.d/x.conf && {ANEW}",
+        "runs at nice 13, not 10",
+        severity="warning",
+    ),
     Fault(
         "the distribution's own server",
         "systemctl unmask distcc.service",
@@ -109,7 +113,7 @@ FAULTS = (
 
 def _named(lines: list[str], fault: Fault) -> int | None:
     """The number of the line that names it."""
-    pattern = re.compile(rf"{fault.severity}  [^:]*\\b{SICK}\\b[^:]*: .*{fault.says}")
+    pattern = re.compile(rf"{fault.severity}  [^:]*\b{SICK}\b[^:]*: .*{fault.says}")
     return next((number for number, line in enumerate(lines) if pattern.match(line)), None)
 
 
