@@ -28,6 +28,7 @@ _LOG = f"journalctl -u {SERVER} -n 30 --no-pager"
 _LEFT_OUT = re.compile(r"^# left out: ([^:]+): (.*)$", re.MULTILINE)
 _OURS = "role d1.fleet.distcc_hosts"
 """In the first line of hosts files that the role has written."""
+_SENT = re.compile(r"exec on (\S+): (\S+)")
 _NO_KEY = re.compile("Permission denied|Host key verification failed")
 _TEMPORARY = re.compile(r"\S*/d1fleet-canary-[^/\s']*")
 _PROCESS = re.compile(r"^distccd\[\d+\] ")
@@ -303,17 +304,18 @@ def _of_canary(client: Seen, peer: Seen, canary: Canary) -> Iterator[tuple[str, 
 def _reason(peer: Seen, failed: Try) -> tuple[str, Mend]:
     """Why a compilation failed there: by what the server can do, its log, and what distcc said here."""
     masquerade = peer.distcc.masquerade if peer.distcc else ()
-    if masquerade and failed.compiler not in masquerade:
+    # distcc gives compilers their full names: cc becomes x86_64-linux-gnu-gcc.
+    name = next((sent for host, sent in reversed(_SENT.findall(failed.log)) if host != distcclog.HERE), "")
+    if masquerade and (name or failed.compiler) not in masquerade:
         return (
-            "its server has no such name in /usr/lib/distcc",
+            f"its server has no {name or failed.compiler} in /usr/lib/distcc",
             Mend("have the names made again", root="update-distcc-symlinks"),
         )
     told = distcclog.read(failed.log.splitlines())
-    reasons = [*told.reasons.values()]
-    errors = re.findall(r"ERROR: (.*)", failed.log)
-    words = reasons[-1:] or [
-        distcclog.NO_ANSWER if "provided no answer" in each else each for each in errors[:1]
-    ]
+    errors = [each for each in re.findall(r"ERROR: (.*)", failed.log) if "failed to distribute" not in each]
+    if any("provided no answer" in each for each in errors):
+        errors = [distcclog.NO_ANSWER]
+    words = list(told.reasons.values())[-1:] or errors[-1:]
     if failed.status == TOO_LATE:
         words = ["no end within its time"]
     words = words or [distcclog.MEANINGS.get(failed.status, f"exit status {failed.status}")]

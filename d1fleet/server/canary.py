@@ -111,12 +111,10 @@ class _Bench:
         self._folder = folder
         self._deadline = deadline
         self._log = os.path.join(folder, "log")
-        os.mkdir(os.path.join(folder, "distcc"), 0o700)
         own = {name: value for name, value in environ.items() if not name.startswith(("DISTCC_", "CCACHE_"))}
         self._environ = {
             **own,
             "DISTCC_HOSTS": entry,
-            "DISTCC_DIR": os.path.join(folder, "distcc"),
             "DISTCC_LOG": self._log,
             "DISTCC_FALLBACK": "0",
             "DISTCC_SKIP_LOCAL_RETRY": "1",
@@ -140,6 +138,8 @@ class _Bench:
         with contextlib.suppress(OSError):
             os.unlink(self._log)
         words = [compiler, "-O2", "-c", source]
+        # A new one each: in it distcc notes that a peer has failed, and asks it no more.
+        self._environ["DISTCC_DIR"] = tempfile.mkdtemp(prefix="distcc-", dir=self._folder)
         began = time.monotonic()
         status, said = self._run([self._distcc, *words, "-o", "there.o"])
         took_s = time.monotonic() - began

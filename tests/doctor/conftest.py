@@ -17,7 +17,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
         return [{"name": "root", "uid": 0, "authorized_keys": [public]}]
 
     tree = tmp_path_factory.mktemp("tree")
-    with bare_site("doctor", tmp_path_factory.mktemp("d"), builders, volumes=[tree]) as site:
+    with bare_site("ward", tmp_path_factory.mktemp("d"), builders, volumes=[tree]) as site:
         done = site.play()
         assert done.code == 0, done.text
         yield Ward(site, tree)

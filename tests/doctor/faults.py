@@ -366,9 +366,9 @@ FAULTS = (
     ),
     Fault(
         "a compiler that the server has no name for",
-        sh("rm /usr/lib/distcc/cc"),
+        sh("rm /usr/lib/distcc/x86_64-linux-gnu-gcc"),
         "canary-failed",
-        "cc: its server has no such name",
+        "h1, h3 cannot compile there by distcc: cc: its server has no x86_64-linux-gnu-gcc in",
     ),
     Fault(
         "a server that allows nobody",

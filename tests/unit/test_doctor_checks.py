@@ -226,7 +226,7 @@ ONE: list[tuple[str, Change, str, str]] = [
         "canary-failed",
         also(facts(distcc={"masquerade": ("gcc",)}), from_alder(failed())),
         F,
-        "cc: its server has no such name",
+        "cc: its server has no cc in /usr/lib/distcc",
     ),
     (
         "canary-failed",
@@ -236,6 +236,12 @@ ONE: list[tuple[str, Change, str, str]] = [
         ),
         F,
         "has not that compiler; its log tells; its log: (dcc_y) ERROR: denied",
+    ),
+    (
+        "canary-failed",
+        from_alder(failed(log="distcc[7] exec on 192.0.2.11/4: arm-gcc -c\ndistcc[7] exec on localhost: x")),
+        F,
+        "cc: its server has no arm-gcc in",
     ),
     ("canary-failed", from_alder(failed(status=124)), F, "no end within its time"),
     ("canary-differs", from_alder(failed(status=0, same=False)), F, "the object is another"),
