@@ -116,12 +116,14 @@ def test_a_host_that_is_used_is_drained_and_waited_for(fleet: Fleet) -> None:
         "systemd-run --quiet --unit=busy flock /run/d1fleet/slots/slot.0 sleep 600",
     )
     site.on("h2", "systemd-run --quiet --unit=adas --uid=ada sleep 600")
-    refused = fleet.retire("h2")
+    try:
+        refused = fleet.retire("h2")
+    finally:
+        site.on("h2", "systemctl stop busy adas")
     assert refused.code != 0
     assert "h2 is in use, after 6 seconds: 1 recipe of builds; sleep of ada" in refused.words, refused.text
     assert site.on("h2", "cat /run/d1fleet/drain/drained") == "being retired"
     assert fleet.listing("h2") == enrolled
-    site.on("h2", "systemctl stop busy adas")
 
 
 def test_peers_forget_it_and_it_is_as_it_was(fleet: Fleet) -> None:
