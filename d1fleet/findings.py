@@ -7,7 +7,7 @@ words, and where there is one, a command that can be typed as it stands.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 FAULT, WARNING, NOTE = "fault", "warning", "note"
@@ -81,6 +81,7 @@ class Commands:
         ansible, playbook: the programs.
         checkout: where the playbooks are; None takes those of the installed collection.
         ssh: the program, with the options that doctor was given.
+        logins: ssh's arguments for hosts that are not reached by their names alone.
     """
 
     inventories: Sequence[str] = ()
@@ -88,8 +89,7 @@ class Commands:
     playbook: str = "ansible-playbook"
     checkout: str | None = None
     ssh: Sequence[str] = ("ssh",)
-    logins: dict[str, Sequence[str]] = field(default_factory=dict)
-    """Hosts' own ssh arguments, where they are not just the name."""
+    logins: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def of(self, mend: Mend, hosts: Sequence[str]) -> str:
         """The command line of a mend; empty where it has none."""

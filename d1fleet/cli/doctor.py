@@ -13,6 +13,8 @@ import click
 
 if TYPE_CHECKING:
     from ..findings import Commands
+    from ..fleet import Fleet
+    from ..model import Host
     from ..settings import Settings
 
 
@@ -56,7 +58,7 @@ def doctor(no_tree: bool, as_json: bool, **options: Any) -> None:
     for note in settings.notes:
         say(note)
     examined = examine(settings, fleet, variables, None if no_tree else os.path.realpath(os.getcwd()))
-    commands = _commands(settings)
+    commands = _commands(settings, fleet)
     if as_json:
         click.echo(doctor_report.as_json(examined, commands))
     else:
@@ -73,7 +75,7 @@ def doctor(no_tree: bool, as_json: bool, **options: Any) -> None:
     sys.exit(0)
 
 
-def _commands(settings: Settings) -> Commands:
+def _commands(settings: Settings, fleet: Fleet) -> Commands:
     """How the mends are typed here."""
     from ..findings import Commands
 
@@ -84,8 +86,15 @@ def _commands(settings: Settings) -> Commands:
         ansible=_program("ansible"),
         playbook=_program("ansible-playbook"),
         ssh=["ssh", *config, *settings.ssh_options],
+        logins={host.name: _login(host) for host in fleet.hosts},
     )
     return replace(found, checkout=str(root)) if (root / "site.yml").is_file() else found
+
+
+def _login(host: Host) -> list[str]:
+    """Arguments of ssh for a host that --hosts has named."""
+    port = ["-p", str(host.port)] if host.port else []
+    return [*port, f"{host.user}@{host.address or host.name}" if host.user else host.address or host.name]
 
 
 def _program(name: str) -> str:

@@ -50,6 +50,9 @@ def test_commands_without_one() -> None:
     words = shlex.split(commands.of(Mend(root=ODD), ["alder"]))
     assert words[:5] == ["ssh", "-F", "/my config", "-t", "alder"]
     assert shlex.split(words[5]) == ["sudo", "sh", "-c", ODD]
+    elsewhere = Commands(logins={"you@birch:2222": ["-p", "2222", "you@birch"]})
+    line = elsewhere.of(Mend(root="true"), ["you@birch:2222"])
+    assert line == "ssh -t -p 2222 you@birch 'sudo sh -c true'"
     assert commands.of(Mend("enrol it", play="site"), ["alder"]) == ""
     assert commands.of(Mend(here="make"), ["alder"]) == "make"
     assert commands.of(Mend(root="true"), ["alder", "birch"]).count(" && ") == 1
