@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +79,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             "h2",
             "apt-get -qq update"
             " && DEBIAN_FRONTEND=noninteractive apt-get -qqy install --no-install-recommends distcc"
-            f" && printf %s {HOSTS_OF_ITS_OWN!r} > /etc/distcc/hosts && chmod 640 /etc/distcc/hosts"
+            f" && printf %s {shlex.quote(HOSTS_OF_ITS_OWN)} > /etc/distcc/hosts && chmod 640 /etc/distcc/hosts"
             " && systemctl enable --now distcc.service",
         )
         before = {host.name: _listing(site, host.name) for host in site.hosts}
