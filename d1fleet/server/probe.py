@@ -50,8 +50,8 @@ def facts(given: Mapping[str, Any], environ: Mapping[str, str], limit_s: float) 
     """All sections.
 
     Args:
-        given: project, installed (folder of versions), launcher, hash (of this server), nice (wanted), and
-            folders: a list of {folder, nonce, content}.
+        given: project, installed (folder of versions), launcher, hash (of this server), and folders: a list
+            of {folder, nonce, content}.
         environ: of jobs here.
     """
     project = str(given.get("project", ""))
