@@ -79,8 +79,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             "h2",
             "apt-get -qq update"
             " && DEBIAN_FRONTEND=noninteractive apt-get -qqy install --no-install-recommends distcc"
-            f" && printf %s {shlex.quote(HOSTS_OF_ITS_OWN)} > /etc/distcc/hosts && chmod 640 /etc/distcc/hosts"
-            " && systemctl enable --now distcc.service",
+            f" && printf %s {shlex.quote(HOSTS_OF_ITS_OWN)} > /etc/distcc/hosts"
+            " && chmod 640 /etc/distcc/hosts && systemctl enable --now distcc.service",
         )
         before = {host.name: _listing(site, host.name) for host in site.hosts}
         yield Fleet(site, before, site.play())
