@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 
 from . import distcclog, doctor_canaries, hostsfile
@@ -34,9 +33,11 @@ _TEMPORARY = re.compile(r"\S*/d1fleet-canary-[^/\s']*")
 _PROCESS = re.compile(r"^distccd\[\d+\] ")
 _WITHOUT_A_WORD = re.compile("waiting for token|magic fairy dust")
 """Of connections that were made to see whether somebody answers."""
-_MARK = re.compile(r"/[^\n]*/lock/backoff_[A-Za-z0-9_.:@-]+")
-_OWN = re.compile(r"/[^\n]*/\.distcc/hosts")
-"""Paths that hosts may have root do something to: what the user's server says could be anything."""
+_MARK = re.compile(r"/[A-Za-z0-9_./@-]*/lock/backoff_[A-Za-z0-9_.:@-]+")
+_OWN = re.compile(r"/[A-Za-z0-9_./@-]*/\.distcc/hosts")
+"""Paths, without need for quotes, that hosts may have root do something to: what the user's server says could
+be anything.
+"""
 _COMPLAINT = re.compile(r"ERROR|CRITICAL|Warning|DENIED|not allowed|denied")
 
 
@@ -177,17 +178,23 @@ def _entry(case: Case, seen: Seen, peer: Peer, refresh: Mend) -> Iterator[Findin
         )
 
 
+def _plain(path: str) -> str:
+    """A test that no part of a path is a link: its user could lead root elsewhere."""
+    return f'test "$(realpath {path})" = {path}'
+
+
 def _other_files(seen: Seen) -> Iterator[Finding]:
     distcc = seen.distcc
     assert distcc is not None
     if distcc.own_file:
-        path = shlex.quote(distcc.own_file)
+        path = distcc.own_file
+        move = f"{_plain(path)} && mv {path} {path}.old"
         yield Finding(
             "hosts-file-own",
             WARNING,
             seen.name,
             f"distcc without d1fleet reads {distcc.own_file} there, in place of the project's hosts",
-            Mend("move it away", root=f"mv {path} {path}.old" if _OWN.fullmatch(distcc.own_file) else ""),
+            Mend("move it away", root=move if _OWN.fullmatch(path) else ""),
         )
     if _OURS in distcc.default:
         try:
@@ -221,7 +228,10 @@ def check_backoff(case: Case) -> Iterator[Finding]:
             WARNING if future or counting else NOTE,
             seen.name,
             f"distcc's marks that leave peers out ({state}): {', '.join(mark.path for mark in marks[:3])}",
-            Mend("remove them, once the peers are well", root=f"rm -f {shlex.join(known)}" if known else ""),
+            Mend(
+                "remove them, once the peers are well",
+                root="; ".join(f"{_plain(path)} && rm -f {path}" for path in known),
+            ),
         )
 
 

@@ -7,15 +7,14 @@ import importlib.util
 import os
 import pwd
 import stat
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.roles.roles import ROOT
-
-ME = "root"
-"""A user that every machine has."""
 
 
 @pytest.fixture
@@ -50,45 +49,105 @@ def _apt(folder: Path, needs: dict[str, list[str]], monkeypatch: pytest.MonkeyPa
 
 
 def test_what_came_with_a_package_manager_is_noted(before: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = ["make"]
+    there, automatic = ["make"], ["cpp"]
     monkeypatch.setattr(before, "installed", lambda: sorted(there))
+    monkeypatch.setattr(before, "said", lambda *argv: " ".join(automatic))
     before.packages()
-    there += ["gcc", "cpp"]
-    before.came()
-    there += ["vim"]  # somebody else's
+    there += ["gcc:amd64", "cpp", "postgresql"]  # the last one is somebody else's, at the same time
+    before.came({"names": ["gcc=4:12", "g++"]})
+    there += ["vim"]
     before.packages()
     there += ["distcc"]
-    before.came()
-    assert before.show()["packages"] == ["cpp", "distcc", "gcc"]
+    before.came({"names": ["distcc"]})
+    assert before.show()["packages"] == ["cpp", "distcc", "gcc:amd64"]
 
 
-def test_a_run_that_was_broken_off_counts(before: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_came_after_a_run_that_was_broken_off_is_somebody_elses(
+    before: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     there = ["make"]
     monkeypatch.setattr(before, "installed", lambda: sorted(there))
+    monkeypatch.setattr(before, "said", lambda *argv: "")
     before.packages()
     there += ["gcc"]
-    assert before.show()["packages"] == ["gcc"]
+    assert before.show()["packages"] == []
     before.packages()
     there += ["distcc"]
-    before.came()
-    assert before.show()["packages"] == ["distcc", "gcc"]
+    before.came({"names": ["gcc", "distcc"]})
+    assert before.show()["packages"] == ["distcc"]
 
 
-def test_a_user_is_noted_as_they_were_first(before: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    before.users({"users": {ME: ["video"], "nobody-like-this": ["video"]}, "groups": [ME, "no-such-group"]})
-    monkeypatch.setattr(before, "user", lambda name: {"shell": "/changed", "comment": "", "groups": []})
-    before.users({"users": {ME: ["audio"], "nobody-like-this": ["audio"]}, "groups": []})
-    noted = before.show()
-    assert noted["users"]["nobody-like-this"] is None
-    assert noted["users"][ME]["shell"] != "/changed"
-    assert noted["users"][ME]["added"] == ["audio", "video"]
-    assert noted["groups"] == {ME: True, "no-such-group": False}
+@dataclass
+class _Person:
+    uid: int
+    shell: str = "/bin/sh"
+    comment: str = ""
+    groups: Sequence[str] = ()
 
 
-def test_groups_that_somebody_was_in_are_not_added(before: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(before, "user", lambda name: {"shell": "", "comment": "", "groups": ["audio"]})
-    before.users({"users": {ME: ["audio", "video"]}, "groups": []})
-    assert before.show()["users"][ME]["added"] == ["video"]
+@pytest.fixture
+def passwd(before: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, _Person]:
+    """Users of the host, by name; each has a group of the same name and number."""
+    people: dict[str, _Person] = {}
+
+    def user(name: str) -> dict[str, Any] | None:
+        return {**asdict(people[name]), "groups": list(people[name].groups)} if name in people else None
+
+    monkeypatch.setattr(before, "user", user)
+    monkeypatch.setattr(before, "gid", lambda name: people[name].uid if name in people else None)
+    return people
+
+
+def _wanted(name: str, uid: int, **more: Any) -> dict[str, Any]:
+    given = {"shell": "", "comment": "", "groups": [], **more}
+    return {"name": name, "uid": uid, "group": name, "gid": uid, **given}
+
+
+def test_who_was_made_goes_and_who_was_there_is_as_before(before: Any, passwd: dict[str, _Person]) -> None:
+    passwd["bob"] = _Person(2002, comment="Robert", groups=["audio"])
+    ada = _wanted("ada", 2001, shell="/bin/bash")
+    before.users({"users": [ada, _wanted("bob", 2002, comment="Bob", groups=["audio", "video"])]})
+    passwd["ada"] = _Person(2001, "/bin/bash")
+    passwd["bob"] = _Person(2002, comment="Bob", groups=["audio", "video"])
+    before.users({"users": [_wanted("bob", 2002, comment="Bob", groups=["audio", "video", "games"])]})
+    passwd["bob"].groups = ["audio", "video", "games"]
+    found = before.show()
+    assert found["gone"] == ["ada"]
+    assert found["changed"] == [{"name": "bob", "shell": None, "comment": "Robert"}]
+    assert found["added"] == [["bob", "games"], ["bob", "video"]]
+    assert found["gone_groups"] == [{"name": "ada", "gid": 2001}]
+    assert found["kept_groups"] == [{"name": "bob", "gid": 2002}]
+
+
+def test_who_has_changed_since_is_left_alone(before: Any, passwd: dict[str, _Person]) -> None:
+    passwd["bob"] = _Person(2002, comment="Robert")
+    passwd["eve"] = _Person(2003)
+    wanted = [
+        _wanted("ada", 2001),
+        _wanted("bob", 2002, comment="Bob", groups=["video"]),
+        _wanted("eve", 2003, shell="/bin/bash"),
+    ]
+    before.users({"users": wanted})
+    passwd["ada"] = _Person(1017)  # made by somebody else
+    passwd["bob"] = _Person(2002, comment="Bobby")
+    del passwd["eve"]
+    found = before.show()
+    assert not any(found[key] for key in ("gone", "changed", "added", "gone_groups"))
+
+
+def test_who_was_there_and_is_made_again_was_made(before: Any, passwd: dict[str, _Person]) -> None:
+    passwd["bob"] = _Person(2002)
+    before.users({"users": [_wanted("bob", 2002)]})
+    del passwd["bob"]
+    before.users({"users": [_wanted("bob", 2002)]})
+    passwd["bob"] = _Person(2002)
+    assert before.show()["gone"] == ["bob"]
+
+
+def test_how_a_real_user_is_seen(before: Any) -> None:
+    assert before.user("root")["uid"] == 0
+    assert before.user("nobody-like-this") is None
+    assert before.gid("root") == 0
 
 
 def test_a_file_is_noted_as_it_was_last_without_us(before: Any, tmp_path: Path) -> None:
@@ -102,6 +161,9 @@ def test_a_file_is_noted_as_it_was_last_without_us(before: Any, tmp_path: Path) 
     assert base64.b64decode(noted["content"]) == b"own\xff"
     assert noted["mode"] == "0640"
     assert stat.S_IMODE(os.stat(before.NOTED).st_mode) == 0o600
+    path.unlink()  # since another file of ours took its place, and went
+    before.files({"files": [str(path)]})
+    assert before.show()["files"][str(path)] == noted
 
 
 def test_the_first_look_counts(before: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +178,7 @@ def test_the_first_look_counts(before: Any, tmp_path: Path, monkeypatch: pytest.
 def test_a_host_without_notes_says_so(before: Any) -> None:
     found = before.show()
     assert not found["there"]
-    assert not any(found[name] for name in ("folders", "unit", "users", "groups", "files", "packages"))
+    assert not any(value for key, value in found.items() if key != "login")
 
 
 def test_who_uses_a_host_is_seen(before: Any) -> None:
@@ -139,6 +201,22 @@ def test_packages_go_but_for_what_others_need(
     assert not log.exists()
     assert before.purge({"dry": False}) == wanted
     assert log.read_text() == "distcc:amd64 g++"
+
+
+def test_packages_stay_whose_configuration_was_changed(
+    before: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = _apt(tmp_path / "bin", {}, monkeypatch)
+    dpkg = tmp_path / "bin" / "dpkg"
+    dpkg.write_text('#!/bin/sh\n[ "$2" != nftables ] || echo "??5?????? c /etc/nftables.conf"\n')
+    dpkg.chmod(0o755)
+    monkeypatch.setattr(before, "installed", lambda: ["gcc", "nftables"])
+    before.write({"packages": ["gcc", "nftables"]})
+    assert before.purge({"dry": False}) == {
+        "removed": ["gcc"],
+        "needed": {"nftables": ["/etc/nftables.conf"]},
+    }
+    assert log.read_text() == "gcc"
 
 
 def test_packages_go_at_once_where_nothing_needs_them(

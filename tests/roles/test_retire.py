@@ -130,7 +130,7 @@ def test_a_host_that_is_used_is_drained_and_waited_for(fleet: Fleet) -> None:
 def test_peers_forget_it_and_it_is_as_it_was(fleet: Fleet) -> None:
     site = fleet.site
     address = site.hosts["h2"].address
-    retired = fleet.retire("h2", d1fleet_purge=True)
+    retired = fleet.retire("h2", d1fleet_purge="true")  # as -e has it: text
     assert retired.code == 0, retired.text
     assert "h2: retired. Homes stay, of ada" in retired.words
     for peer in ("h1", "h3"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 
+import pytest
+
 from d1fleet.findings import FAULT, NOTE, WARNING, Commands, Finding, Mend, shown
 
 ODD = "echo 'a b' $HOME; true"
@@ -43,6 +45,11 @@ def test_commands_by_an_inventory() -> None:
     assert commands.of(Mend(play="refresh"), ()).endswith("/more playbooks/refresh.yml")
     installed = Commands(["/more"], checkout=None).of(Mend(play="refresh"), ["alder"])
     assert installed == "ansible-playbook --inventory /more d1.fleet.refresh --limit alder"
+
+
+@pytest.mark.parametrize("word", ["{{lookup('pipe','id')}}", "{%if 1%}", "{#"])
+def test_nothing_that_ansible_would_follow_on_this_machine(word: str) -> None:
+    assert Commands(["/hosts.yml"]).of(Mend(root=f"mv /home/{word}/x y"), ["alder"]) == ""
 
 
 def test_commands_without_one() -> None:

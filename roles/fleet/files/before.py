@@ -1,10 +1,11 @@
 """What the host was like before d1fleet changed it, kept so that retiring puts it back: before.py VERB [JSON]
 
     first       at enrolment: folders that are not there yet, and the unit of the distribution's distcc
-    users JSON  {"users": {NAME: [GROUP, ...]}, "groups": [NAME, ...]} that are about to be made or changed
-    files JSON  {"files": [PATH, ...]} that are about to be overwritten; replaces what was noted of them
+    users JSON  {"users": [{"name": TEXT, "uid": NUMBER, "group": TEXT, "gid": NUMBER, "groups": [TEXT, ...],
+                "shell": TEXT, "comment": TEXT}, ...]} that are about to be made, or changed to that
+    files JSON  {"files": [PATH, ...]} that are about to be overwritten
     packages    before a package manager runs
-    came        after it: packages and users that came with it, also of a run that was broken off
+    came JSON   {"names": [NAME, ...]} after it: these, what they brought along, and users that came with them
     show        all of it, for retiring
     wait JSON   {"seconds": NUMBER}: returns when nobody uses the host, or after that time
     purge JSON  {"dry": BOOL}: removes the packages that came, but for those that something else needs by now
@@ -13,15 +14,19 @@
 
     "folders"        {PATH: was it there}
     "unit"           {"enabled": TEXT, "active": BOOL}, as systemctl says
-    "users"          {NAME: {"shell": TEXT, "comment": TEXT, "groups": [...], "added": [...]}, null if made}
-    "groups"         {NAME: was it there}
+    "gone"           [NAME, ...]: users that were made, and are still those
+    "changed"        [{"name": TEXT, "shell": TEXT or null, "comment": TEXT or null}, ...]: how users were,
+                     where that was changed and is still as it was changed to
+    "added"          [[NAME, GROUP], ...]: users that were put into a group, and are in it
+    "gone_groups"    [{"name": TEXT, "gid": NUMBER}, ...]: groups that were made
+    "kept_groups"    the same: users' own groups that were there before
     "files"          {PATH: {"content": base64, "mode": "0644", "owner": UID, "group": GID}, null if none}
     "packages", "package_users"   [NAME, ...]
     "login"          who has used sudo to get here
     "there"          whether anything was noted
 
 `wait` prints {"busy": [TEXT, ...]}: builds' recipes, and processes of users that were made at enrolment.
-`purge` prints {"removed": [NAME, ...], "needed": {NAME: [NAME, ...]: by what}}.
+`purge` prints {"removed": [NAME, ...], "needed": {NAME: [NAME or PATH, ...]: by what}}.
 
 Needs Python 3.9 and nothing else; packages are Debian's alone.
 """
@@ -42,6 +47,9 @@ NOTED = "/etc/d1fleet/before.json"
 FOLDERS = ("/etc/ansible", "/etc/ansible/facts.d", "/etc/distcc")
 UNIT = "distcc.service"
 SLOTS = "/run/d1fleet/slots/slot.*"
+FIRST_PERSON = 1000
+"""Debian's: users below that are of packages."""
+
 LONGEST_FILE = 1 << 20
 
 os.environ.update(LC_ALL="C", DEBIAN_FRONTEND="noninteractive")
@@ -86,12 +94,21 @@ def first():
 
 def users(given):
     noted = read()
-    for name, wanted in given["users"].items():
-        found = noted.setdefault("users", {}).setdefault(name, user(name))
-        if found:
-            found["added"] = sorted({*found.get("added", ()), *wanted} - set(found["groups"]))
-    for name in given["groups"]:
-        noted.setdefault("groups", {}).setdefault(name, any(each.gr_name == name for each in grp.getgrall()))
+    for wanted in given["users"]:
+        name = wanted["name"]
+        there = user(name)
+        # Who is gone, or somebody else by now, is not the one that was noted.
+        old = noted.setdefault("users", {}).get(name)
+        if old is None or there is None or there["uid"] != old["uid"]:
+            old = {"made": there is None, "uid": wanted["uid"], "before": there, "set": {}, "added": []}
+        for key in ("shell", "comment"):
+            if wanted.get(key):
+                old["set"][key] = wanted[key]
+        new = set(wanted.get("groups") or ()) - set(there["groups"] if there else ())
+        old["added"] = sorted(new.union(old["added"]))
+        noted["users"][name] = old
+        group = {"gid": wanted["gid"], "made": gid(wanted["group"]) is None}
+        noted.setdefault("groups", {}).setdefault(wanted["group"], group)
     write(noted)
 
 
@@ -101,13 +118,46 @@ def user(name):
     except KeyError:
         return None
     groups = [each.gr_name for each in grp.getgrall() if name in each.gr_mem]
-    return {"shell": found.pw_shell, "comment": found.pw_gecos, "groups": groups}
+    return {"uid": found.pw_uid, "shell": found.pw_shell, "comment": found.pw_gecos, "groups": groups}
+
+
+def gid(group):
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        return None
+
+
+def people(noted):
+    """What has become of users and groups, and what of it is ours to take back."""
+    found = {"gone": [], "changed": [], "added": [], "gone_groups": [], "kept_groups": []}
+    for name, old in noted.get("users", {}).items():
+        now = user(name)
+        if now is None or now["uid"] != old["uid"]:
+            continue
+        if old["made"]:
+            found["gone"].append(name)
+            continue
+        back = {
+            key: old["before"][key]
+            for key, value in old["set"].items()
+            if now[key] == value != old["before"][key]
+        }
+        if back:
+            found["changed"].append({"name": name, "shell": None, "comment": None, **back})
+        found["added"] += [[name, group] for group in old["added"] if group in now["groups"]]
+    for name, old in noted.get("groups", {}).items():
+        if gid(name) == old["gid"]:
+            found["gone_groups" if old["made"] else "kept_groups"].append({"name": name, "gid": old["gid"]})
+    return found
 
 
 def files(given):
     noted = read()
+    known = noted.setdefault("files", {})
     for path in given["files"]:
-        noted.setdefault("files", {})[path] = content(path)
+        # What was removed since, because another file of ours took its place, is still what was there.
+        known[path] = content(path) or known.get(path)
     write(noted)
 
 
@@ -132,21 +182,26 @@ def installed():
 
 def packages():
     noted = read()
-    # Of a run that was broken off: what it has brought counts.
-    if "packages_before" not in noted:
-        noted["packages_before"] = installed()
-        noted["users_before"] = sorted(each.pw_name for each in pwd.getpwall())
-        write(noted)
+    # In place of what a run has left that was broken off: whatever came since may be somebody else's.
+    noted["packages_before"] = installed()
+    noted["users_before"] = [each.pw_name for each in pwd.getpwall()]
+    write(noted)
 
 
-def came():
+def came(given):
     noted = read()
     if "packages_before" not in noted:
         return
     new = set(installed()) - set(noted.pop("packages_before"))
+    # Somebody else may have run apt at the same time: what was asked for by name, and not by us, is theirs.
+    ours = {each.partition("=")[0] for each in given["names"]} | {"python3-apt"}
+    automatic = set(said("apt-mark", "showauto").split())
+    new = {name for name in new if plain(name) in ours or {name, plain(name)} & automatic}
     noted["packages"] = sorted(new.union(noted.get("packages", ())))
-    new = {each.pw_name for each in pwd.getpwall()} - set(noted.pop("users_before"))
-    noted["package_users"] = sorted(new.union(noted.get("package_users", ())))
+    before = {*noted.pop("users_before"), *noted.get("users", ())}
+    if new:
+        people = {each.pw_name for each in pwd.getpwall() if each.pw_uid < FIRST_PERSON} - before
+        noted["package_users"] = sorted(people.union(noted.get("package_users", ())))
     write(noted)
 
 
@@ -164,13 +219,10 @@ def running():
 
 def show():
     noted = read()
-    came_late = {"packages": noted.get("packages", []), "package_users": noted.get("package_users", [])}
-    if "packages_before" in noted:
-        came_late["packages"] = sorted({*came_late["packages"], *installed()} - set(noted["packages_before"]))
-    answer = {"folders": {}, "unit": {}, "users": {}, "groups": {}, "files": {}, **noted, **came_late}
-    answer.pop("packages_before", None)
-    answer.pop("users_before", None)
-    return {**answer, "login": os.environ.get("SUDO_USER", ""), "there": bool(noted)}
+    shown = {key: noted.get(key, {}) for key in ("folders", "unit", "files")}
+    shown.update({key: noted.get(key, []) for key in ("packages", "package_users")})
+    login = os.environ.get("SUDO_USER", "")
+    return {**shown, **people(noted), "login": login, "there": bool(noted)}
 
 
 def wait(given):
@@ -183,8 +235,7 @@ def wait(given):
 def busy():
     count = running()
     found = [f"{count} {'recipe' if count == 1 else 'recipes'} of builds"] if count else []
-    made = [name for name, was in read().get("users", {}).items() if was is None]
-    for name, commands in sorted(processes(made).items()):
+    for name, commands in sorted(processes(people(read())["gone"]).items()):
         found.append(f"{', '.join(sorted(commands))} of {name}")
     return found
 
@@ -213,9 +264,16 @@ def plain(name):
     return name.partition(":")[0]
 
 
+def changed_files(package):
+    """Its configuration that somebody has changed: purging would remove it."""
+    lines = said("dpkg", "--verify", package)
+    return re.findall(r"(?m)^..5\S* c (/.+)$", lines)
+
+
 def purge(given):
     ours = [name for name in show()["packages"] if name in installed()]
-    needed = {}
+    needed = {name: files for name in ours if (files := changed_files(name))}
+    ours = [name for name in ours if name not in needed]
     # One round is enough where nothing else has come to need them.
     while ours:
         known = {plain(name) for name in ours}

@@ -162,7 +162,7 @@ def fits(given):
 
 
 def simulate(names, *options):
-    asked = ("apt-get", "--simulate", "--no-install-recommends", "--allow-downgrades")
+    asked = ("apt-get", "--simulate", "--no-install-recommends", "--no-remove", "--allow-downgrades")
     return run(*asked, *options, "install", *names)
 
 
