@@ -71,7 +71,14 @@ PARTS = (
     Part("containers", ("-m", "", "tests/containers")),
     Part("distcc", ("-m", "", "tests/distcc")),
     Part("doctor", ("-m", "", "tests/doctor")),
-    Part("roles", ("-m", "", "tests/roles")),
+    Part(
+        "roles",
+        ("-m", "", "tests/roles", "-k", "not (distcc or retire or projects or molecule)"),
+    ),
+    Part("roles-distcc", ("-m", "", "tests/roles", "-k", "distcc")),
+    Part("roles-retire", ("-m", "", "tests/roles", "-k", "retire and not distcc")),
+    Part("roles-projects", ("-m", "", "tests/roles", "-k", "projects and not distcc")),
+    Part("roles-molecule", ("-m", "", "tests/roles", "-k", "molecule and not distcc")),
     Part("fuzz", ("-m", "", "tests/fuzz")),
 )
 
