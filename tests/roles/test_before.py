@@ -32,14 +32,15 @@ def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def _apt(folder: Path, needs: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An apt-get that removes with a package what needs it; it says what it was asked to remove for good."""
+    """An apt-get that removes with a package, or with A+B, what needs it; it logs what goes for good."""
     folder.mkdir()
     log = folder / "log"
     program = folder / "apt-get"
     program.write_text(
         f"#!/usr/bin/env python3\nimport sys\nneeds = {needs!r}\n"
         "names = [each for each in sys.argv[1:] if each[0] != '-' and each != 'purge' and '=' not in each]\n"
-        "gone = {*names, *(each for name in names for each in needs.get(name, ()))}\n"
+        "asked = [*names, '+'.join(sorted(names))]\n"
+        "gone = {*names, *(each for name in asked for each in needs.get(name, ()))}\n"
         "if '--simulate' in sys.argv:\n    print(*(f'Purg {each} [1.0]' for each in gone), sep='\\n')\n"
         f"else:\n    open({str(log)!r}, 'w').write(' '.join(sorted(names)))\n"
     )
@@ -144,6 +145,13 @@ def test_who_was_there_and_is_made_again_was_made(before: Any, passwd: dict[str,
     assert before.show()["gone"] == ["bob"]
 
 
+def test_who_has_another_number_by_now_was_there(before: Any, passwd: dict[str, _Person]) -> None:
+    before.users({"users": [_wanted("ada", 2001)]})
+    passwd["ada"] = _Person(2005)  # made by somebody else, and the inventory follows
+    before.users({"users": [_wanted("ada", 2005, comment="Ada")]})
+    assert before.show()["gone"] == []
+
+
 def test_how_a_real_user_is_seen(before: Any) -> None:
     assert before.user("root")["uid"] == 0
     assert before.user("nobody-like-this") is None
@@ -201,6 +209,16 @@ def test_packages_go_but_for_what_others_need(
     assert not log.exists()
     assert before.purge({"dry": False}) == wanted
     assert log.read_text() == "distcc:amd64 g++"
+
+
+def test_packages_stay_of_which_somebody_needs_one(
+    before: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = _apt(tmp_path / "bin", {"clang+gcc": ["dkms"]}, monkeypatch)
+    monkeypatch.setattr(before, "installed", lambda: ["clang", "dkms", "gcc"])
+    before.write({"packages": ["clang", "gcc"]})
+    assert before.purge({"dry": False}) == {"removed": [], "needed": {"clang": ["dkms"], "gcc": ["dkms"]}}
+    assert not log.exists()
 
 
 def test_packages_stay_whose_configuration_was_changed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -130,6 +131,20 @@ def test_the_example_inventory_is_refused(tmp_path: Path, limit: tuple[str, ...]
     assert done.code == 2
     assert "remove the line d1fleet_this_is_an_example" in done.words
     assert "UNREACHABLE" not in done.text
+
+
+@pytest.mark.parametrize("limit", [(), ("--limit", "alder")])
+def test_a_host_of_which_nothing_is_known_is_no_healthy_one(tmp_path: Path, limit: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    alder = {"ansible_host": "127.0.0.1", "ansible_port": port}
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(yaml.safe_dump({"projects": {"children": {"demo": {"hosts": {"alder": alder}}}}}))
+    done = play(
+        "--inventory", inventory, *limit, controls=tmp_path / "c", playbook="playbooks/check_fleet.yml"
+    )
+    assert done.code == 2, done.text
+    assert "alder: nothing is known of it" in done.words
 
 
 def test_an_inventory_without_projects_is_refused(tmp_path: Path) -> None:

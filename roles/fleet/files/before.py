@@ -281,8 +281,9 @@ def purge(given):
             break
         others = {name: {plain(each) for each in purged([name])} - known for name in ours}
         kept = {name: sorted(them) for name, them in others.items() if them}
-        if not kept:
-            break  # apt itself will say what is wrong
+        if not kept:  # any of several would do for somebody, who needs them together
+            others = sorted({plain(name) for name in purged(ours)} - known)
+            kept = dict.fromkeys(ours, others)
         needed.update(kept)
         ours = [name for name in ours if name not in kept]
     if ours and not given["dry"]:
