@@ -149,7 +149,10 @@ def test_who_has_another_number_by_now_was_there(before: Any, passwd: dict[str, 
     before.users({"users": [_wanted("ada", 2001)]})
     passwd["ada"] = _Person(2005)  # made by somebody else, and the inventory follows
     before.users({"users": [_wanted("ada", 2005, comment="Ada")]})
-    assert before.show()["gone"] == []
+    passwd["ada"].comment = "Ada"
+    found = before.show()
+    assert found["gone"] == []
+    assert found["changed"] == [{"name": "ada", "shell": None, "comment": ""}]
 
 
 def test_how_a_real_user_is_seen(before: Any) -> None:
