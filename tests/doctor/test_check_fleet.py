@@ -50,6 +50,12 @@ FAULTS = (
         "/run/d1fleet/slots has mode 0755, not 1777",
     ),
     Fault(
+        "pins of a run that was killed",
+        "echo '# for the time of one run' >/etc/apt/preferences.d/d1fleet",
+        "preferences.d/d1fleet holds versions for one run of site.yml",
+        severity="warning",
+    ),
+    Fault(
         "sshd with few sessions",
         "echo MaxSessions 1 >/etc/ssh/sshd_config.d/00-other.conf",
         "sshd has MaxSessions 1, our drop-in says 64 ./etc/ssh/sshd_config.d/00-other.conf line 1",
@@ -122,7 +128,8 @@ def test_healthy_hosts_are_well(ward: Ward) -> None:
     assert code == 0, lines
     assert "all well on 3 hosts" in lines
     assert any(
-        line.startswith("checked as root: owners and modes, sshd's settings, distcc") for line in lines
+        line.startswith("checked as root: owners and modes, apt's pins, sshd's settings, distcc")
+        for line in lines
     )
     assert "site.yml --check --diff" in lines[-1]
 

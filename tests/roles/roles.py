@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,11 +68,13 @@ def play(
     playbook: str = "site.yml",
     folder: Path = ROOT,
     environment: Mapping[str, str] | None = None,
+    killed_when: Callable[[], bool] | None = None,
 ) -> Play:
     """Run a playbook.
 
     Args:
         controls: a folder with a short name for SSH's sockets; connections in it are closed at the end.
+        killed_when: asked again and again; the run is killed, without a word to it, once this says so.
     """
     controls.mkdir(exist_ok=True)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -79,23 +85,41 @@ def play(
         **(environment or {}),
     }
     try:
-        return Play(*_run([tool("ansible-playbook"), *map(str, arguments), playbook], folder, environ))
+        argv = [tool("ansible-playbook"), *map(str, arguments), playbook]
+        return Play(*_run(argv, folder, environ, killed_when))
     finally:
         for socket in controls.iterdir():
             command = ["ssh", "-F", "none", "-O", "exit", "-o", f"ControlPath={socket}", "nobody"]
             subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=30)
 
 
-def _run(argv: Sequence[str], folder: Path, environ: Mapping[str, str]) -> tuple[int, str]:
-    done = subprocess.run(
-        argv,
-        cwd=folder,
-        env=dict(environ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=LONGEST_PLAY_S,
-    )
-    return done.returncode, done.stdout
+def _run(
+    argv: Sequence[str], folder: Path, environ: Mapping[str, str], killed_when: Callable[[], bool] | None
+) -> tuple[int, str]:
+    end = time.monotonic() + LONGEST_PLAY_S
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        child = subprocess.Popen(
+            argv,
+            cwd=folder,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            while child.poll() is None and time.monotonic() < end:
+                if killed_when is not None and killed_when():
+                    break
+                time.sleep(0.1)
+        finally:
+            if child.poll() is None:
+                # Its workers have sessions of their own.
+                for process in psutil.Process(child.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
+                child.kill()
+            code = child.wait()
+        said.seek(0)
+        text = said.read()
+    assert time.monotonic() < end, text[-4000:]
+    return code, text

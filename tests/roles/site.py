@@ -25,11 +25,13 @@ class Site:
 
     Attributes:
         playbook: below the checkout, or an absolute path.
+        killed_when: as `roles.play` takes it.
     """
 
     hosts: ContainerHosts
     folder: Path
     playbook: str = "site.yml"
+    killed_when: Callable[[], bool] | None = None
 
     @property
     def inventories(self) -> list[str | Path]:
@@ -46,6 +48,7 @@ class Site:
             controls=self.folder / "c",
             playbook=self.playbook,
             environment=environment,
+            killed_when=self.killed_when,
         )
 
     def on(self, host: Host | str, command: str, *, check: bool = True) -> str:

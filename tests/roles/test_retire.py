@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ BY_THE_WAY = re.compile(
 
 @dataclass
 class Fleet:
-    """Three enrolled hosts, and what each was like before.
+    """Three enrolled hosts, and what each was like before; h4 is in their project, and was never enrolled.
 
     h2 had distcc's own server running, with hosts of its own; all had a user who is a builder now.
     """
@@ -73,7 +74,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             {"name": "bob", "uid": 2002, "comment": "Bob, who builds", "groups": ["video", "audio"]},
         ]
 
-    with bare_site("retire", tmp_path_factory.mktemp("d"), builders) as site:
+    with bare_site("retire", tmp_path_factory.mktemp("d"), builders, count=4) as site:
         site.everywhere("useradd -u 2002 -U -m -s /bin/sh -c Robert -G audio bob")
         site.on(
             "h2",
@@ -83,7 +84,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             " && chmod 640 /etc/distcc/hosts && systemctl enable --now distcc.service",
         )
         before = {host.name: _listing(site, host.name) for host in site.hosts}
-        yield Fleet(site, before, site.play())
+        yield Fleet(site, before, site.play("--limit", "!h4"))
 
 
 def test_who_is_meant_has_to_be_said(fleet: Fleet) -> None:
@@ -127,6 +128,25 @@ def test_a_host_that_is_used_is_drained_and_waited_for(fleet: Fleet) -> None:
     assert fleet.listing("h2") == enrolled
 
 
+def test_a_run_that_is_killed_while_sshd_forgets_us_locks_nobody_out(fleet: Fleet) -> None:
+    """The next two tests retire this host wholly, whatever the run has left."""
+    site = fleet.site
+    drop_in = "/etc/ssh/sshd_config.d/10-d1fleet.conf"
+
+    def gone() -> bool:
+        return site.hosts["h2"].run(["test", "-e", drop_in]).returncode == 1
+
+    assert not gone()
+    site.killed_when = gone
+    try:
+        killed = fleet.retire("h2")
+    finally:
+        site.killed_when = None
+    assert killed.code == -signal.SIGKILL, killed.text
+    assert "Report" not in killed.text
+    assert site.on("h2", "sshd -t && systemctl is-active ssh").strip() == "active"
+
+
 def test_peers_forget_it_and_it_is_as_it_was(fleet: Fleet) -> None:
     site = fleet.site
     address = site.hosts["h2"].address
@@ -160,10 +180,17 @@ def test_one_that_is_away_is_forgotten_by_its_peers(fleet: Fleet) -> None:
     assert site.on("h3", "systemctl is-active d1fleet-distcc.service").strip() == "active"
 
 
-def test_packages_stay_where_nobody_asks(fleet: Fleet) -> None:
+def test_a_peer_that_fails_is_named_and_packages_stay_where_nobody_asks(fleet: Fleet) -> None:
     site = fleet.site
-    retired = fleet.retire("h3")
-    assert retired.code == 0, retired.text
+    site.on("h1", "mv /etc/d1fleet/hosts /root/hosts && touch /etc/d1fleet/hosts")
+    try:
+        retired = fleet.retire("h3")
+    finally:
+        site.on("h1", "rm /etc/d1fleet/hosts && mv /root/hosts /etc/d1fleet/hosts")
+    assert retired.counts["h1"]["failed"] == 1, retired.text
+    assert retired.code != 0
+    assert "h1: could not be reached, or failed: may still send work" in retired.words, retired.text
+    assert retired.counts["h3"]["failed"] == 0, retired.text
     assert "h3: the packages that came at enrolment stay" in retired.words
     left = fleet.changes("h3")
     assert not [line for line in left if "d1fleet" in line or line.startswith(("ada", "bob"))], left
@@ -177,3 +204,7 @@ def test_the_last_one_goes_too(fleet: Fleet) -> None:
     retired = fleet.retire("demo", d1fleet_purge=True)
     assert retired.code == 0, retired.text
     assert fleet.changes("h1") == set()
+
+
+def test_one_that_was_never_enrolled_is_left_alone(fleet: Fleet) -> None:
+    assert fleet.changes("h4") == set()

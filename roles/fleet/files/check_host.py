@@ -22,6 +22,10 @@ import subprocess
 import sys
 
 MARK = "/etc/ansible/facts.d/d1fleet_inventory.fact"
+PINS = "/etc/apt/preferences.d/d1fleet"
+OF_ONE_RUN = "for the time of one run"
+"""What role toolchain writes above pins that go when it has installed."""
+
 SSHD_OURS = "/etc/ssh/sshd_config.d/10-d1fleet.conf"
 KEYS = "/etc/ssh/d1fleet_authorized_keys"
 TABLE_FILE = "/etc/d1fleet/distcc.nft"
@@ -37,7 +41,7 @@ OURS = ("/usr/local/lib/d1fleet", "/etc/d1fleet", KEYS)
 
 OUR_FILES = (
     "/etc/ansible/facts.d/d1fleet*.fact",
-    "/etc/apt/preferences.d/d1fleet",
+    PINS,
     "/etc/ssh/d1fleet_known_hosts",
     "/etc/ssh/ssh_config.d/d1fleet.conf",
     SSHD_OURS,
@@ -165,6 +169,21 @@ def _folder_fault(path, mode):
     if mode is not None and is_so != mode:
         return f"has mode {is_so:04o}, not {mode:04o}"
     return "can be written by everybody" if mode is None and is_so & 0o002 else ""
+
+
+# -- packages ------------------------------------------------------------------------------------------
+
+
+def check_pins():
+    """What a run of site.yml that was killed may leave: apt would go on to prefer these versions."""
+    if OF_ONE_RUN in read(PINS):
+        finding(
+            "toolchain-pins",
+            "warning",
+            f"{PINS} holds versions for one run of site.yml: one is under way, or was broken off",
+            "where none is, run it again",
+            play="site",
+        )
 
 
 # -- sshd ------------------------------------------------------------------------------------------------
@@ -428,6 +447,7 @@ def main():
         finding("not-enrolled", "fault", "it is not enrolled", "enrol it", play="site")
     else:
         attempt("owners and modes", check_files)
+        attempt("apt's pins", check_pins)
         attempt("sshd's settings", check_sshd)
         attempt("distcc", check_distcc)
     json.dump({"checked": checked, "not_checked": not_checked, "findings": found}, sys.stdout)
