@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.roles.roles import Play
 from tests.roles.site import Site, bare_site
@@ -36,9 +37,13 @@ class Enrolled:
     checked: Play
 
     def refresh(self, *arguments: str, **variables: Any) -> Play:
+        """With NICE, unless that is given: as None, the inventory's counts."""
         playbook, self.site.playbook = self.site.playbook, "playbooks/refresh.yml"
         try:
-            return self.site.play(*arguments, **{"d1fleet_nice": NICE, **variables})
+            given = {"d1fleet_nice": NICE, **variables}
+            return self.site.play(
+                *arguments, **{name: each for name, each in given.items() if each is not None}
+            )
         finally:
             self.site.playbook = playbook
 
@@ -250,6 +255,46 @@ def test_a_host_that_is_off_and_limit_lose_no_entry(enrolled: Enrolled) -> None:
     assert enrolled.refresh().code == 0
     assert site.on("h1", f"cat {FILE}") == whole
     assert _runs(site, "h3") != "0"
+
+
+OTHERS_FILES = """cd / && find etc usr/local -type f ! -path 'etc/d1fleet/*' ! -path etc/distcc/hosts \\
+! -path 'etc/systemd/system/d1fleet-distcc*' -exec sha256sum {} + | LC_ALL=C sort -k2"""
+
+
+def test_slots_and_nice_of_one_and_a_host_that_leaves_and_comes_back(enrolled: Enrolled) -> None:
+    site = enrolled.site
+    look = f"cat {FILE} /etc/distcc/hosts; nft list table inet d1fleet_distcc; ps -C distccd -o args="
+    before, others = site.everywhere(look), site.everywhere(OTHERS_FILES)
+    inventory = site.hosts.inventory.read_text()
+    known = yaml.safe_load(inventory)
+    del known["projects"]["children"]["demo"]["hosts"]["h3"]
+    own = site.folder / "more" / "host_vars" / "h1.yml"
+    own.parent.mkdir(exist_ok=True)
+    all_of_them = site.folder / "more" / "group_vars" / "demo.yml"
+    try:
+        site.hosts.inventory.write_text(yaml.safe_dump(known))
+        all_of_them.write_text(f"d1fleet_nice: {NICE}\n")
+        own.write_text(f"d1fleet_slots: {SLOTS + 2}\nd1fleet_nice: {NICE + 5}\n")
+        done = enrolled.refresh(d1fleet_nice=None)
+        assert done.code == 0, done.text
+        assert _peers(site, "h1") == ["h2"]
+        assert _peers(site, "h2") == ["h1"]
+        assert f"{site.hosts['h1'].address}/{SLOTS + 2},lzo" in site.on("h2", f"cat {FILE}")
+        assert f"localhost/{SLOTS + 2}" in site.on("h1", f"cat {FILE}")
+        assert f"--nice {NICE + 5}" in site.on("h1", "ps -C distccd -o args=")
+        nices = site.on("h1", "ps -C distccd -o ni=").split()
+        assert nices and set(nices) == {str(NICE + 5)}
+        assert site.hosts["h3"].address not in site.on("h1", "nft list table inet d1fleet_distcc")
+        # Who has left is not touched, and is let in no more.
+        assert site.on("h3", look) == before[2]
+    finally:
+        site.hosts.inventory.write_text(inventory)
+        own.unlink()
+        all_of_them.unlink()
+    assert enrolled.refresh().code == 0
+    assert site.everywhere(look) == before
+    assert site.everywhere(OTHERS_FILES) == others
+    assert enrolled.refresh().total("changed") == 0
 
 
 def test_a_host_that_serves_nobody(enrolled: Enrolled) -> None:
