@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 
@@ -49,6 +50,30 @@ def check(ward: Ward, fault: Fault) -> None:
     finally:
         if fault.undo is not None:
             fault.undo(ward)
+
+
+def test_where_compilations_go_over_ssh(ward: Ward) -> None:
+    """With a key of the user's on each host; and what is said of one that has none."""
+    settings = ward.site.folder / "more" / "group_vars" / "demo.yml"
+    key = (ward.site.folder / "builder").read_text()
+    hosts = [host.name for host in ward.site.hosts]
+    settings.write_text("d1fleet_distcc_transport: ssh\n")
+    try:
+        for host in hosts:
+            ward.on(f"umask 077; mkdir -p ~/.ssh; printf %s {shlex.quote(key)} >~/.ssh/id_ed25519", host)
+        ward.refresh()
+        report = ward.examine()
+        assert report.serious == [], report.answer
+        assert "6 pairs of hosts by a compilation" in report.answer["checked"]
+        ward.on("mv ~/.ssh/id_ed25519 /root/kept; pkill -x ssh; :", "h3")
+        found = ward.examine().about("canary-unknown")
+        assert found is not None
+        assert "h3 cannot compile there by distcc" in found["what"] and "d1fleet env --check" in found["mend"]
+    finally:
+        settings.unlink()
+        for host in hosts:
+            ward.on("rm -f ~/.ssh/id_ed25519 /root/kept; pkill -x ssh; :", host)
+        ward.refresh()
 
 
 def test_after_all_of_them_they_are_well(ward: Ward) -> None:

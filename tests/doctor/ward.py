@@ -92,6 +92,16 @@ class Ward:
         lines: list[str] = json.loads(said[1])
         return done.code, lines
 
+    def refresh(self) -> None:
+        """playbooks/refresh.yml, by what the inventory says now."""
+        done = play(
+            *self.site.inventories,
+            controls=self.site.folder / "c",
+            playbook="playbooks/refresh.yml",
+            environment={"XDG_CACHE_HOME": str(self.site.folder)},
+        )
+        assert done.code == 0, done.text
+
     def _inventories(self) -> list[str]:
         return [str(word) for word in self.site.inventories]
 
