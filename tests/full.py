@@ -70,7 +70,8 @@ PARTS = (
     Part("trouble", ("-m", "", "tests/trouble")),
     Part("containers", ("-m", "", "tests/containers")),
     Part("distcc", ("-m", "", "tests/distcc")),
-    Part("doctor", ("-m", "", "tests/doctor")),
+    Part("doctor", ("-m", "", "tests/doctor/test_doctor.py")),
+    Part("doctor-root", ("-m", "", "tests/doctor", "--ignore=tests/doctor/test_doctor.py")),
     Part(
         "roles",
         ("-m", "", "tests/roles", "-k", "not (distcc or retire or projects or molecule)"),
