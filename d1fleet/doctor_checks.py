@@ -204,6 +204,7 @@ def check_toolchains(case: Case) -> Iterator[Finding]:
             toolchain_places=dict(found.places),
             project_toolchain=dict(found.record),
             record_fault=found.record_fault,
+            as_enrolled=found.as_enrolled,
         )
         verdicts[seen.name] = judge.judge(seen.name, seen.host.toolchain_mismatch, hello)
     judge.settle(len(case.hosts) == 1)

@@ -106,6 +106,7 @@ class Toolchain:
     places: Mapping[str, str]
     record: Mapping[str, str]
     record_fault: str
+    as_enrolled: bool
     tools: tuple[str, ...]
 
 

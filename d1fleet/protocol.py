@@ -288,6 +288,8 @@ class Hello(Message):
     """The same as it was recorded there for the project; empty when nothing was."""
     record_fault: str = ""
     """Why that record is not believed; empty when it is, or there is none."""
+    as_enrolled: bool = False
+    """`toolchain` is what this host had when that record was written."""
 
     def fault(self) -> str:
         if self.slots >= _MANY or self.cpus >= _MANY:

@@ -3,8 +3,10 @@
 Hosts that are enrolled have a record of their project's toolchain: the first one that is up with a record
 says what it is, and the others are compared with it. A host that has another toolchain waits for a second
 opinion. It is left out when some host has what the record says. It takes part when another one has the same
-as it: then they were upgraded since, and what they make fits together. Where no host has a record, nothing
-says who is right: hosts are compared with the first one that has a compiler, and a difference is a note.
+as it: then they were upgraded since, and what they make fits together. That does not go for hosts that are as
+they were enrolled: those had another toolchain from the first, and are nobody's second opinion. Where no host
+has a record, nothing says who is right: hosts are compared with the first one that has a compiler, and a
+difference is a note.
 """
 
 from __future__ import annotations
@@ -113,7 +115,7 @@ class Toolchains:
     def _compare_with_record(self, host: str, hello: Hello) -> Verdict:
         verdict = self._compare_parts(hello)
         if verdict.reason and not self._confirmed:
-            alike = next((name for name in self._waiting if self._same(self._waiting[name], hello)), None)
+            alike = None if hello.as_enrolled else self._alike(hello)
             if alike is None:
                 self._waiting[host] = hello
                 return Verdict(waits=True)
@@ -126,6 +128,11 @@ class Toolchains:
             self._confirmed = True
             self._leave_out_waiting()
         return verdict
+
+    def _alike(self, hello: Hello) -> str | None:
+        """One that waits, was changed since its enrolment, and has the same."""
+        changed = (name for name, other in self._waiting.items() if not other.as_enrolled)
+        return next((name for name in changed if self._same(self._waiting[name], hello)), None)
 
     def _same(self, one: Hello, other: Hello) -> bool:
         """Are they the same in all parts of the record, and lack none? A tool is not upgraded away."""

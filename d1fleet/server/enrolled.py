@@ -1,6 +1,8 @@
-"""What enrolment has left on this host: which toolchain each project has, the same on all of its hosts.
+"""What enrolment has left on this host: which toolchain each project has, the same on all of its hosts, and
+which one this host had.
 
-{"version": 1, "projects": {"NAME": {"parts": {"cc": "..."}, "tools": ["aarch64-linux-gnu-gcc"]}}}
+RECORD  {"version": 1, "projects": {"NAME": {"parts": {"cc": "..."}, "tools": ["aarch64-linux-gnu-gcc"]}}}
+FACT    {"toolchain": {"parts": {"cc": "..."}}}
 """
 
 from __future__ import annotations
@@ -8,12 +10,14 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import toolchain
 
 RECORD = "/etc/d1fleet/toolchain.json"
+FACT = "/etc/ansible/facts.d/d1fleet.fact"
 OWNER = 0
 """Uid that alone may write it: what stands there lets a host take part in builds."""
 
@@ -52,6 +56,21 @@ def enrolled(project: str, path: str | None = None, owner: int | None = None) ->
         return Enrolled(fault=f"{path} cannot be read: {error.strerror}")
     except (ValueError, RecursionError) as error:
         return Enrolled(fault=f"{path}: {error}")
+
+
+def as_enrolled(found: Mapping[str, str], path: str | None = None, owner: int | None = None) -> bool:
+    """Does this host compile with what it had when the record was written? False where that is not known.
+
+    Args:
+        found: what there is now.
+        path, owner: None for FACT and OWNER.
+    """
+    try:
+        fact: Any = json.loads(_read(FACT if path is None else path, OWNER if owner is None else owner))
+        parts = fact["toolchain"]["parts"]
+        return bool(found) and all(parts.get(name) == text for name, text in found.items())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 def _read(path: str, owner: int) -> bytes:

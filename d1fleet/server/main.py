@@ -25,7 +25,7 @@ from . import facts, process, supervisor, toolchain
 from .attempt import Attempt
 from .door import Door
 from .drain import Marks
-from .enrolled import enrolled
+from .enrolled import as_enrolled, enrolled
 from .environment import Environment, HostEnvironment, ProgramFinder
 from .lease import Lease
 from .load import LoadMeter, usable_cpus
@@ -273,6 +273,7 @@ class Server:
             toolchain_places=places,
             project_toolchain=record.parts,
             record_fault=record.fault,
+            as_enrolled=as_enrolled(found),
         )
 
     def _open_door(self, environment: HostEnvironment) -> None:

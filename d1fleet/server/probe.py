@@ -24,7 +24,7 @@ from .. import folders
 from . import cgroup, probe_distcc, toolchain
 from . import facts as host_facts
 from .drain import Marks
-from .enrolled import enrolled
+from .enrolled import as_enrolled, enrolled
 from .environment import ProgramFinder
 from .load import LoadMeter, usable_cpus
 from .programs import run, unit_states
@@ -202,11 +202,13 @@ def _time_services() -> dict[str, list[str]]:
 
 def _toolchain(project: str, environ: Mapping[str, str]) -> dict[str, Any]:
     record = enrolled(project)
+    parts = toolchain.describe(record.tools, environ, toolchain.cache_folder())
     return {
-        "parts": toolchain.describe(record.tools, environ, toolchain.cache_folder()),
+        "parts": parts,
         "places": toolchain.places(record.tools, environ),
         "record": record.parts,
         "record_fault": record.fault,
+        "as_enrolled": as_enrolled(parts),
         "tools": list(record.tools),
     }
 

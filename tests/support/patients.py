@@ -78,7 +78,7 @@ def healthy(name: str) -> Seen:
             (),
         ),
         time=TimeServices(("chrony.service",), ("chrony.service",)),
-        toolchain=Toolchain(PARTS, {}, PARTS, "", ()),
+        toolchain=Toolchain(PARTS, {}, PARTS, "", True, ()),
         distcc=Distcc(
             "/etc/d1fleet/hosts/demo",
             hosts_file(name),

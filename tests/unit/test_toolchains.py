@@ -89,6 +89,28 @@ def test_hosts_that_were_upgraded_together_take_part() -> None:
     assert "cc: gcc 14, the project has gcc 15" in toolchains.judge("elm", "exclude", recorded(OURS)).reason
 
 
+def test_hosts_that_never_had_the_projects_toolchain_do_not_outvote_the_record() -> None:
+    """As with two releases of Debian in a project, where those of the other one come first."""
+    toolchains = Toolchains("demo")
+    other = Hello(toolchain=THEIRS, project_toolchain=OURS, as_enrolled=True)
+    for name in ("alder", "birch"):
+        assert toolchains.judge(name, "exclude", other) == WAITS
+    assert toolchains.judge("cedar", "exclude", recorded(OURS)) == FINE
+    assert set(toolchains.decided) == {"alder", "birch"}
+    assert all(verdict.reason for verdict in toolchains.decided.values())
+
+
+def test_of_hosts_that_agree_two_have_to_be_upgraded() -> None:
+    toolchains = Toolchains("demo")
+    stays = Hello(toolchain=THEIRS, project_toolchain=OURS, as_enrolled=True)
+    assert toolchains.judge("alder", "exclude", stays) == WAITS
+    assert toolchains.judge("birch", "exclude", recorded(THEIRS)) == WAITS
+    assert "cedar and birch have the same" in toolchains.judge("cedar", "exclude", recorded(THEIRS)).note
+    # What the others have moved on to.
+    assert toolchains.decided.pop("birch") == FINE
+    assert toolchains.decided.pop("alder") == FINE
+
+
 def test_who_waits_for_nobody_is_left_out() -> None:
     toolchains = Toolchains("demo")
     assert toolchains.judge("alder", "exclude", recorded(THEIRS)) == WAITS

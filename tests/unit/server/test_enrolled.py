@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from d1fleet.server.enrolled import OWNER, RECORD, Enrolled, enrolled
+from d1fleet.server.enrolled import OWNER, RECORD, Enrolled, as_enrolled, enrolled
 
 ME = os.geteuid()
 PARTS = {"cc": "gcc 14 [cc1 1a2b]", "machine": "x86_64"}
@@ -40,6 +40,27 @@ def test_a_project(path: Path) -> None:
     assert read(path, "other") == Enrolled({"cc": "x"})
     assert read(path, "third") == Enrolled()
     assert read(path, "") == Enrolled()
+
+
+def test_whether_it_has_what_it_had(tmp_path: Path) -> None:
+    fact = tmp_path / "d1fleet.fact"
+
+    def same(found: dict[str, str]) -> bool:
+        return as_enrolled(found, str(fact), ME)
+
+    assert not same(PARTS)
+    # Tools of other projects of this host are in it, too.
+    fact.write_text(json.dumps({"toolchain": {"parts": {**PARTS, "arm-gcc": "arm-gcc 14"}, "tools": []}}))
+    assert same(PARTS)
+    assert not same({**PARTS, "cc": "gcc 15 [cc1 3c4d]"})
+    assert not same({**PARTS, "ld": "GNU ld 2.44"})
+    assert not same({})
+    fact.chmod(0o646)
+    assert not same(PARTS)
+    fact.chmod(0o644)
+    for text in ("", "[]", "{}", '{"toolchain": 1}', '{"toolchain": {"parts": ["cc"]}}', "[" * 100_000):
+        fact.write_text(text)
+        assert not same(PARTS)
 
 
 def test_no_record_is_no_fault(path: Path) -> None:
