@@ -138,6 +138,7 @@ def test_what_a_client_has_run_is_confined(enrolled: Enrolled) -> None:
         f"for a in 127.0.0.1 {' '.join(host.address for host in site.hosts)}; do\n"
         'for p in 22 3632; do timeout 3 bash -c ": </dev/tcp/$a/$p" && echo REACHED $a $p; done; done\n'
         "unshare -rm true && echo UNSHARED\n"
+        "for p in $(pgrep -x distccd); do head -c 1 /proc/$p/mem; : <>/proc/$p/mem && echo LOOKED; done\n"
         "setsid timeout 30 python3 -m http.server -d /usr/share 4444 >/dev/null 2>&1 & sleep 1; } >&2 2>&1\n"
         'exec "$@"\n'
         "E\n"
@@ -152,7 +153,7 @@ def test_what_a_client_has_run_is_confined(enrolled: Enrolled) -> None:
     assert "user distccd" in said
     assert "a.o" in said.splitlines()[-1]
     assert "own" in said
-    assert not re.search("READ|WROTE|REACHED|UNSHARED|secret", said), said
+    assert not re.search("READ|WROTE|REACHED|UNSHARED|LOOKED|secret", said), said
     assert site.on("h2", "ls /tmp/own /var/tmp/own; :") == ""
     # What it has left listening answers nobody, neither a stranger nor a user of that host.
     assert "http.server" in site.on("h2", "ps -eo args")

@@ -394,7 +394,8 @@ def members(**changes: dict[str, Any]) -> Any:
         for number, name in enumerate(("alder", "cedar", "dogwood"), 11)
     }
     reference = {project: {"parts": {"gcc": "12"}} for project in TWO}
-    return _program("fleet_members").work_out({"projects": TWO, "hosts": every, "reference": reference})
+    given = {"projects": TWO, "hosts": every, "reference": reference, "tools": {}}
+    return _program("fleet_members").work_out(given)
 
 
 def _peers(found: Any, host: str, project: str) -> list[str]:
@@ -540,14 +541,58 @@ def test_a_host_that_differs_itself_has_no_peers() -> None:
 
 
 def test_without_the_role_toolchain_most_records_count() -> None:
-    old, new = ({"engine": {"parts": {"gcc": version}, "tools": []}} for version in ("12", "14"))
+    old, new = ({"engine": {"parts": {"gcc": version}, "tools": ["/tmp/x-gcc"]}} for version in ("12", "14"))
     every = {name: _member(number, record=new, parts={"gcc": "14"}) for number, name in enumerate("abc", 1)}
     every["a"].update(record=old, parts={"gcc": "12"})
-    given = {"projects": {"engine": ["a", "b", "c"]}, "hosts": every, "reference": {}}
+    tools = {"engine": ["arm-gcc"]}
+    given = {"projects": {"engine": ["a", "b", "c"]}, "hosts": every, "reference": {}, "tools": tools}
     found = _program("fleet_members").work_out(given)
-    assert found["reference"]["engine"]["parts"] == {"gcc": "14"}
+    # Tools are what the inventory says: no host has a compiler put in front of others'.
+    assert found["reference"] == {"engine": {"parts": {"gcc": "14"}, "tools": ["arm-gcc"]}}
     assert _peers(found, "b", "engine") == ["192.0.2.3/4,lzo"]
     assert _peers(found, "a", "engine") == []
+
+
+NONSENSE: dict[str, Any] = {
+    "default4": {"address": "192.0.2.12", "prefix": "zz"},
+    "default6": {"address": "2001:db8::c", "prefix": "129"},
+    "addresses": ["192.0.2.12", None, "x", 7],
+    "parts": {"gcc": ["12"], "ld": "a\nb"},
+    "record": {"engine": [], "firmware": {"parts": ["x"]}},
+    "files": {"engine": 7},
+    "kept": {"networks": ["nonsense", None, "0.0.0.0/0"], "addresses": {"dogwood": ["x", 7, "192.0.2.99"]}},
+}
+
+
+@pytest.mark.parametrize("field", NONSENSE)
+def test_what_a_host_cannot_mean_counts_as_not_said(field: str) -> None:
+    for known in (True, False):
+        found = members(cedar={field: NONSENSE[field], "known": known})
+        assert found["faults"] == []
+        assert set(found["hosts"]) == {"alder", "cedar", "dogwood"}
+    for wrong in ([], "x", 7, None, {"x": {"x": {"x": "x"}}}):
+        assert set(members(cedar={field: wrong})) >= {"faults"}
+
+
+def test_a_host_has_no_address_that_is_anothers_and_no_hundred_of_them() -> None:
+    many = [f"192.0.2.{number}" for number in range(100, 200)]
+    found = members(cedar={"addresses": ["192.0.2.12", "192.0.2.13", *many]})
+    let_in = found["hosts"]["alder"]["members"]
+    assert "192.0.2.12" in let_in and "192.0.2.13" not in let_in
+    assert len([each for each in let_in if each in many]) == 16 - 1
+    # The same of what peers say of one that is away.
+    kept = {"networks": ["192.0.2.0/24"], "addresses": {"cedar": ["192.0.2.13", *many]}}
+    away = {"known": False, "default4": {}, "addresses": [], "host": "192.0.2.12"}
+    let_in = members(cedar=away, dogwood={"kept": kept})["hosts"]["alder"]["members"]
+    assert "192.0.2.12" in let_in and "192.0.2.13" not in let_in
+    assert len(set(let_in) & set(many)) == 16
+
+
+def test_of_a_project_that_was_renamed_no_entry_is_lost() -> None:
+    old = members(cedar={"slots": 7})["hosts"]["alder"]["files"]
+    away = {"known": False, "default4": {}, "addresses": []}
+    found = members(cedar=away, alder={"files": {"motor": old["engine"]}})
+    assert _peers(found, "alder", "engine") == ["192.0.2.12/7,lzo"]
 
 
 def test_who_serves_nobody_is_left_out() -> None:

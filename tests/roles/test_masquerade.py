@@ -60,6 +60,15 @@ def test_compilers_get_a_file_once(masquerade: Any, tmp_path: Path) -> None:
     assert (folder / "arm-gcc").stat().st_mode & 0o777 == 0o755
 
 
+def test_a_path_that_could_be_a_line_of_a_unit_is_refused(masquerade: Any, tmp_path: Path) -> None:
+    odd = tmp_path / "x\rExecStartPre=+touch y" / "evil-gcc"
+    odd.parent.mkdir()
+    odd.write_text("#!/bin/sh\n")
+    odd.chmod(0o755)
+    found = _main(masquerade, odd)
+    assert "has signs that a path" in found["faults"][0] and found["changed"] == []
+
+
 def test_what_is_no_longer_wanted_goes_and_others_stay(masquerade: Any) -> None:
     folder = Path(masquerade.FOLDER)
     (folder / "mine-gcc").write_text("#!/bin/sh\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ OLD, NEW = "12.2.0-14", "12.2.0-14+deb12u1"
 
 def _program(name: str) -> Any:
     """As a module; plays run it as a program."""
-    sys.path.insert(0, str(ROOT / "roles/toolchain/files"))
+    sys.path[:0] = [str(ROOT / "roles/toolchain/files"), str(ROOT / "roles/fleet/files")]
     written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         return importlib.import_module(name)
     finally:
         sys.dont_write_bytecode = written
-        del sys.path[0]
+        del sys.path[:2]
 
 
 def gcc(version: str, **more: str) -> dict[str, dict[str, str]]:
@@ -281,6 +282,51 @@ absent:
   Candidate: (none)
   Version table:
 """
+
+
+EVIL = '-oDPkg::Options::=-c"'
+
+
+def test_no_host_chooses_apts_options_on_another() -> None:
+    evil = {"zz": {EVIL: "1", "a\nPackage: *": "1", "cpp-12": "1\nPin-Priority: 1001", "fine": "1"}}
+    told = {"demo": {"packages": evil}}
+    given = {
+        "projects": {"demo": ["a", "b"], "other": ["c"]},
+        "resolve": True,
+        "reference": {},
+        "hosts": {
+            "a": host(evil, record=told, obtainable={"would": [EVIL], "versions": {EVIL: ["1"]}}),
+            "b": host(gcc(OLD), apt(NEW, OLD), lacking=("gcc",)),
+            "c": host(gcc(OLD)),
+        },
+    }
+    versions = _program("toolchain_versions")
+    assert versions.known(given) == {
+        "a": ["fine", "gcc", "gcc-12", "cpp-12"],
+        "b": ["fine", "gcc", "gcc-12", "cpp-12"],
+        "c": ["gcc", "gcc-12", "cpp-12"],
+    }
+    decided = repr(versions.decide(given))
+    assert EVIL not in decided and "\\n" not in decided
+
+
+def test_what_is_no_package_never_reaches_apt(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = _program("host_packages")
+    asked: list[tuple[str, ...]] = []
+
+    def run(*argv: str) -> Any:
+        asked.append(argv)
+        return subprocess.CompletedProcess(argv, 0, "", "")
+
+    monkeypatch.setattr(program, "run", run)
+    monkeypatch.setattr(program, "refresh", lambda: None)
+    monkeypatch.setattr(program, "there", dict)
+    program.obtainable({"names": [EVIL, "gcc"], "also": [EVIL, "cpp"]})
+    program.fits({"names": [EVIL, "gcc=4:12"], "pins": {EVIL: "1"}})
+    assert len(asked) == 3
+    for argv in asked:
+        assert EVIL not in argv
+    assert [argv[argv.index("--") + 1 :] for argv in asked] == [("gcc",), ("cpp",), ("gcc=4:12",)]
 
 
 def test_apts_words_are_read(monkeypatch: pytest.MonkeyPatch) -> None:

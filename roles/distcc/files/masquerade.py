@@ -19,6 +19,9 @@ import sys
 FOLDER = "/usr/lib/distcc"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 COMPILER = re.compile(r"(?:.*[-/])?(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(?:-[0-9.]+)?")
+PLAIN = re.compile(r"[A-Za-z0-9_.+/-]+")
+"""What stands in a unit's settings as it is."""
+
 MARK = (
     "# Stands for a compiler that distcc does not know by itself; written by Ansible, role d1.fleet.distcc."
 )
@@ -48,6 +51,9 @@ def wanted(compilers, hidden, faults):
     found, real_of = {}, {}
     for each in compilers:
         if not COMPILER.fullmatch(each):
+            continue
+        if not PLAIN.fullmatch(each):
+            faults.append(f"{each!r} has signs that a path of a compiler may not have here")
             continue
         real = each if os.path.isabs(each) else shutil.which(each, path=PATH)
         if real is None or not os.access(real, os.X_OK):

@@ -1,6 +1,7 @@
 """What a host in several projects gets: Ansible shows it but one group's value of a variable. Pure.
 
-What a project says is read from its hosts that are in no other, as tools.json.j2 of the role toolchain does.
+What a project says is read from its hosts that are in no other, as `_d1fleet_tools` in the role's variables
+does.
 """
 
 import itertools

@@ -3,7 +3,7 @@
 Runs on the controller with PYTHONPATH at d1fleet/'s folder. Standard input and output are JSON:
 
     in   {"projects": {PROJECT: [HOST, ...]}, "reference": {PROJECT: {"parts": {PART: TEXT}}} or {},
-          "hosts": {HOST: MEMBER}}
+          "tools": {PROJECT: [TOOL, ...]}: that the inventory names, "hosts": {HOST: MEMBER}}
          MEMBER  {"known": BOOL: its facts are there, "address": its own word in the inventory, or "",
                   "host": ansible_host, or "", "default4": {...}, "default6": {...}: facts of that name,
                   "addresses": [...]: all it has, "slots": NUMBER, "port": NUMBER, "options": [...],
@@ -19,7 +19,8 @@ Runs on the controller with PYTHONPATH at d1fleet/'s folder. Standard input and 
           PROJECT or "", "left_out": {PROJECT: {HOST: REASON}}}}}
          KEPT    {"networks": [...], "addresses": {HOST: [...]}}
 
-A host of which nothing is known now keeps the entries that it has in others' files, and its peers go on
+What hosts say of themselves is read by fleet_facts.py: what cannot be meant counts as not said. A host of
+which nothing is known now keeps the entries that it has in others' files, and its peers go on
 letting it in: it may be off for an hour, and they notice that by themselves.
 """
 
@@ -28,6 +29,7 @@ import ipaddress
 import json
 import sys
 
+import fleet_facts
 import fleet_report
 import fleet_ways
 
@@ -36,6 +38,8 @@ from d1fleet import hostsfile
 WIDEST = {4: 8, 6: 32}
 """Shortest prefix of a network that may be declared: shorter ones are the Internet."""
 
+MOST_ADDRESSES = 16
+"""From which a host may come, beside that by which its peers reach it: it names them itself."""
 
 RANGES = {
     "d1fleet_distcc_port": (1, 65535),
@@ -71,7 +75,8 @@ def value_faults(values, projects):
 
 def work_out(given):
     """The answer; see above."""
-    projects, hosts = given["projects"], given["hosts"]
+    projects = given["projects"]
+    hosts = {name: _read(host) for name, host in given["hosts"].items()}
     faults, peers = [], {}
     for name, host in hosts.items():
         faults += [f"{name}: {text}" for text in _network_faults(host["networks"])]
@@ -83,6 +88,8 @@ def work_out(given):
     if faults:
         return {"faults": faults, "hosts": {}}
     reference = given["reference"] or _on_record(projects, hosts)
+    for project, tools in given["tools"].items():
+        reference.setdefault(project, {})["tools"] = tools
     ways = fleet_ways.ways(projects, {name: host["transport"] for name, host in hosts.items()})
     answer = {}
     for name, host in hosts.items():
@@ -126,14 +133,28 @@ def work_out(given):
     return {"faults": faults, "reference": reference, "hosts": answer}
 
 
+def _read(host):
+    """A member whose word is of the right shape."""
+    return {
+        **host,
+        "default4": fleet_facts.default(host["default4"]),
+        "default6": fleet_facts.default(host["default6"]),
+        "addresses": fleet_facts.addresses(host["addresses"]),
+        "parts": fleet_facts.parts(host["parts"]),
+        "record": fleet_facts.record(host["record"]),
+        "files": fleet_facts.files(host["files"]),
+        "kept": fleet_facts.kept(host["kept"]),
+    }
+
+
 def _on_record(projects, hosts):
     """What each project's toolchain is, as most hosts have been told: one that was off has an old word."""
     found = {}
     for project, members in projects.items():
         votes = [
-            json.dumps(record, sort_keys=True)
+            json.dumps({"parts": record["parts"]}, sort_keys=True)
             for each in members
-            if (record := hosts[each]["record"].get(project))
+            if (record := hosts[each]["record"].get(project)) and record["parts"]
         ]
         if votes:
             found[project] = json.loads(max(dict.fromkeys(votes), key=votes.count))
@@ -180,7 +201,7 @@ def _peer(name, host):
     said = _literal(host["host"])
     # Behind a router, Ansible reaches it by an address that is not its own.
     address = host["address"] or (said if said in host["addresses"] else "")
-    address = address or host["default4"].get("address") or host["default6"].get("address") or ""
+    address = address or host["default4"]["address"] or host["default6"]["address"]
     try:
         if not address:
             raise hostsfile.HostsFileError(f"{name} has no address that is known")
@@ -265,10 +286,14 @@ def _strange(host, project, wanted):
 
 
 def _old(name, project, members, hosts):
-    """Its entry in the first of the members' files that has one."""
-    for member in members:
+    """Its entry in the first of the members' files that has one. Where none has, of another project: that may
+    be this one by its former name.
+    """
+    files = [hosts[member]["files"].get(project, "") for member in members]
+    files += [text for member in members for text in hosts[member]["files"].values()]
+    for text in files:
         try:
-            peers = hostsfile.parse(hosts[member]["files"].get(project) or "").peers
+            peers = hostsfile.parse(text).peers
         except hostsfile.HostsFileError:
             continue
         for peer in peers:
@@ -278,14 +303,18 @@ def _old(name, project, members, hosts):
 
 
 def _addresses(name, hosts, peers):
-    """Addresses from which a member may come: its own, or what the inventory and its peers still know."""
+    """Addresses from which a member may come: its own, or what the inventory and its peers still know. None
+    is among them by which another one is reached: to claim that makes nobody that host.
+    """
     if name in peers:
-        found = [peers[name].address, *(text.partition("%")[0] for text in hosts[name]["addresses"])]
+        said, claimed = [peers[name].address], hosts[name]["addresses"]
     else:
-        said = (hosts[name]["address"], _literal(hosts[name]["host"]))
-        kept = [host["kept"].get("addresses", {}).get(name, ()) for host in hosts.values()]
-        found = [*filter(None, said), *(each for addresses in kept for each in addresses)]
-    return _sorted(each for each in found if _reaches(each))
+        said = [hosts[name]["address"], _literal(hosts[name]["host"])]
+        kept = [host["kept"]["addresses"].get(name, ()) for host in hosts.values()]
+        claimed = list(dict.fromkeys(each for addresses in kept for each in addresses))
+    others = {peer.address for each, peer in peers.items() if each != name}
+    claimed = [each for each in claimed if _reaches(each) and each not in others]
+    return _sorted([*filter(_reaches, said), *claimed[:MOST_ADDRESSES]])
 
 
 def _reaches(text):
@@ -306,16 +335,16 @@ def _networks(host, hosts, addresses):
         return list(dict.fromkeys(str(ipaddress.ip_network(text)) for text in host["networks"]))
     found = {}
     for each, known in addresses.items():
-        for version, fact in ((4, hosts[each]["default4"]), (6, hosts[each]["default6"])):
-            prefix = str(fact.get("prefix") or fact.get("netmask") or "")
-            if fact.get("address") and prefix:
-                network = ipaddress.ip_network(f"{fact['address'].partition('%')[0]}/{prefix}", strict=False)
-                if network.prefixlen >= WIDEST[version] and not network.is_link_local:
+        for fact in (hosts[each]["default4"], hosts[each]["default6"]):
+            if fact["network"]:
+                network = ipaddress.ip_network(fact["network"])
+                if network.prefixlen >= WIDEST[network.version] and not network.is_link_local:
                     found[str(network)] = None
         if not hosts[each]["known"]:
-            for text in host["kept"].get("networks", ()):
+            for text in host["kept"]["networks"]:
                 network = ipaddress.ip_network(text)
-                if any(ipaddress.ip_address(address) in network for address in known):
+                wide = network.prefixlen < WIDEST[network.version]
+                if not wide and any(ipaddress.ip_address(address) in network for address in known):
                     found[text] = None
     # Facts come in the inventory's order; those that are kept must not change theirs when a host is away.
     return sorted(found)

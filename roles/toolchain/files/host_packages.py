@@ -9,6 +9,7 @@
     fits        {"names": [NAME, ...], "pins": {PACKAGE: VERSION}}: whether apt can install them so
                 prints {"fault": TEXT}
 
+Names that are none are left out: some of them come from other hosts, and apt takes options that run programs.
 Dependencies are followed to all that is there. Of these, a source package counts where one of its packages
 is to develop with: `gcc-12` and all that was built with it, but not zlib. Needs Python 3.9 and nothing else.
 """
@@ -28,6 +29,11 @@ SECTIONS = {"devel", "libdevel", "interpreters"}
 LISTS = "/var/lib/apt/lists"
 PREFERENCES = "/etc/apt/preferences"
 STALE_S = 3600
+LOCK_S = 300
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._:-]*")
+"""Of a package, also with an architecture."""
+WANTED = re.compile(NAME.pattern + r"(=[A-Za-z0-9.+:~_-]+)?")
+
 PRIORITY = 990
 """Before what is newer, and never a downgrade: apt_preferences(5)."""
 
@@ -42,11 +48,10 @@ FIELDS = (
     "Depends",
 )
 
-os.environ.update(LC_ALL="C", DEBIAN_FRONTEND="noninteractive")
-
 
 def run(*argv):
-    return subprocess.run(argv, capture_output=True, text=True, check=False)
+    environ = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+    return subprocess.run(argv, capture_output=True, text=True, check=False, env=environ)
 
 
 def plain(name):
@@ -115,7 +120,7 @@ def obtainable(given):
     refresh()
     simulated = simulate(given["names"]).stdout
     would = sorted({plain(name) for name in re.findall(r"(?m)^Inst (\S+) ", simulated)})
-    wanted = sorted({*would, *given["also"]})
+    wanted = sorted(filter(NAME.fullmatch, {*would, *given["also"]}))
     has = {name: fields["Version"] for name, fields in there().items() if name in wanted}
     return {"would": would, "there": has, **policy(wanted)}
 
@@ -126,13 +131,18 @@ def refresh():
     except FileNotFoundError:
         age_s = STALE_S
     if age_s >= STALE_S or not any(name.endswith("_Packages") for name in os.listdir(LISTS)):
-        run("apt-get", "--quiet", "update")
+        # Whoever else runs apt is waited for, as the installation does.
+        end = time.monotonic() + LOCK_S
+        while (done := run("apt-get", "--quiet", "update")).returncode and time.monotonic() < end:
+            if "lock" not in done.stderr:
+                break
+            time.sleep(2)
 
 
 def policy(wanted):
     """What apt says of packages: versions newest first, `***` in front of the one that is there."""
     candidates, versions, name = {}, {}, ""
-    for line in run("apt-cache", "policy", *wanted).stdout.splitlines() if wanted else ():
+    for line in run("apt-cache", "policy", "--", *wanted).stdout.splitlines() if wanted else ():
         candidate = re.match(r"  Candidate: (\S+)$", line)
         version = re.match(r" (?:   |\*\*\*) (\S+) -?\d+$", line)
         if candidate and candidate[1] != "(none)":
@@ -151,6 +161,8 @@ def fits(given):
         with contextlib.suppress(FileNotFoundError), open(PREFERENCES, errors="replace") as other:
             file.write(other.read().rstrip("\n") + "\n\n")
         for name, version in given["pins"].items():
+            if not WANTED.fullmatch(f"{name}={version}"):
+                continue
             file.write(f"Package: {name}\nPin: version {version}\nPin-Priority: {PRIORITY}\n\n")
         file.flush()
         done = simulate(given["names"], "-o", f"Dir::Etc::Preferences={file.name}")
@@ -163,7 +175,7 @@ def fits(given):
 
 def simulate(names, *options):
     asked = ("apt-get", "--simulate", "--no-install-recommends", "--no-remove", "--allow-downgrades")
-    return run(*asked, *options, "install", *names)
+    return run(*asked, *options, "install", "--", *filter(WANTED.fullmatch, names))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ Runs on the controller: toolchain_versions.py VERB. Standard input and output ar
             "record": {PROJECT: {"packages": PACKAGES}}: what it has been told of its projects,
             "obtainable": what host_packages.py says of that, or {}}}}
             PACKAGES  {SOURCE: {PACKAGE: VERSION}}
+    known   {HOST: [PACKAGE, ...]}: what members of its projects have, or have been told of these
     decide  {HOST: {"pins": {PACKAGE: VERSION}, "ask": [NAME or NAME=VERSION, ...], "why": {PACKAGE: TEXT}}},
             for hosts of which it is known what they can get
     record  {PROJECT: PACKAGES}
 
+What hosts say of themselves is read by fleet_facts.py of role fleet: it goes to apt on other hosts, as root.
 What most members have is the project's, since nothing is changed on them; then what is recorded; and of what
 nobody has and nobody knows, the newest that all who would install it can get, and apt would take.
 """
@@ -20,6 +22,21 @@ nobody has and nobody knows, the newest that all who would install it can get, a
 import itertools
 import json
 import sys
+
+import fleet_facts
+
+
+def known(given):
+    """Packages that each host is asked about; see above."""
+    hosts = {name: _Host(host) for name, host in given["hosts"].items()}
+    answer = {name: {} for name in hosts}
+    for project, members in given["projects"].items():
+        found = _recorded(project, [hosts[name] for name in members])
+        for name in members:
+            found.update(hosts[name].own)
+        for name in members:
+            answer[name].update(found)
+    return {name: list(found) for name, found in answer.items()}
 
 
 def decide(given):
@@ -69,12 +86,12 @@ class _Host:
     """A host as it is given; of what it has, {package: (source, version)}."""
 
     def __init__(self, given):
-        self.own = _flat(given["packages"])
+        self.own = _flat(fleet_facts.packages(given["packages"]))
         self.lacking = given["lacking"]
         self.versions = given["versions"]
-        self.parts = given["parts"]
-        self.record = given["record"]
-        self.obtainable = given["obtainable"]
+        self.parts = fleet_facts.parts(given["parts"])
+        self.record = fleet_facts.record(given["record"])
+        self.obtainable = fleet_facts.obtainable(given["obtainable"])
         # Also what nothing needs yet of that which it shall have.
         there = {package: version for package, (_, version) in self.own.items()}
         self.there = {**self.obtainable.get("there", {}), **there}
@@ -177,4 +194,5 @@ def _newest(hosts):
 
 
 if __name__ == "__main__":
-    json.dump({"decide": decide, "record": record}[sys.argv[1]](json.load(sys.stdin)), sys.stdout)
+    verbs = {"known": known, "decide": decide, "record": record}
+    json.dump(verbs[sys.argv[1]](json.load(sys.stdin)), sys.stdout)
