@@ -40,6 +40,11 @@ FAULTS = (
         "toolchain.json has mode 0666",
     ),
     Fault(
+        "a record that builders cannot read",
+        "chmod 600 /etc/d1fleet/toolchain.json",
+        "cannot read what their builds go by: /etc/d1fleet/toolchain.json",
+    ),
+    Fault(
         "a launcher of somebody else's",
         "chown 1 /usr/local/lib/d1fleet/launcher",
         "launcher belongs to uid 1",

@@ -6,15 +6,22 @@ import base64
 import importlib.util
 import os
 import pwd
+import re
 import stat
+import subprocess
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.roles.roles import ROOT
+
+ROUNDS = 100
+"""Of two that write at once. Without the lock two are enough, mostly."""
 
 
 @pytest.fixture
@@ -53,29 +60,198 @@ def test_what_came_with_a_package_manager_is_noted(before: Any, monkeypatch: pyt
     there, automatic = ["make"], ["cpp"]
     monkeypatch.setattr(before, "installed", lambda: sorted(there))
     monkeypatch.setattr(before, "said", lambda *argv: " ".join(automatic))
-    before.packages()
+    before.packages({"names": ["gcc=4:12", "g++"]})
     there += ["gcc:amd64", "cpp", "postgresql"]  # the last one is somebody else's, at the same time
     before.came({"names": ["gcc=4:12", "g++"]})
     there += ["vim"]
-    before.packages()
+    before.packages({"names": ["distcc"]})
     there += ["distcc"]
     before.came({"names": ["distcc"]})
-    assert before.show()["packages"] == ["cpp", "distcc", "gcc:amd64"]
+    found = before.show()
+    assert found["packages"] == ["cpp", "distcc", "gcc:amd64"]
+    assert found["perhaps"] == []
 
 
-def test_what_came_after_a_run_that_was_broken_off_is_somebody_elses(
-    before: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    there = ["make"]
-    monkeypatch.setattr(before, "installed", lambda: sorted(there))
-    monkeypatch.setattr(before, "said", lambda *argv: "")
-    before.packages()
-    there += ["gcc"]
-    assert before.show()["packages"] == []
-    before.packages()
-    there += ["distcc"]
-    before.came({"names": ["gcc", "distcc"]})
-    assert before.show()["packages"] == ["distcc"]
+@dataclass
+class _Host:
+    """A Debian that is made up: what is installed, what of it came along, and users of packages."""
+
+    there: list[str]
+    automatic: list[str] = field(default_factory=list)
+    users: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def host(before: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _Host:
+    """distcc makes a user in its own script, and another by sysusers.d."""
+    host = _Host(["make"])
+    sysusers = tmp_path / "usr/lib/sysusers.d/distcc.conf"
+    sysusers.parent.mkdir(parents=True)
+    sysusers.write_text('u distcc-log - "Its log" /\n')
+    (tmp_path / "distcc.postinst").write_text("#!/bin/sh\nadduser --system distccd\n")
+
+    def said(*argv: str) -> str:
+        if argv[0] == "apt-mark":
+            return "\n".join(host.automatic)
+        return "\n".join(f"{name} ii " for name in host.there) if "-W" in argv else f"{sysusers}\n"
+
+    monkeypatch.setattr(before, "said", said)
+    monkeypatch.setattr(before, "SCRIPTS", str(tmp_path))
+    monkeypatch.setattr(before.pwd, "getpwall", lambda: [_Entry(name, 105) for name in host.users])
+    monkeypatch.setattr(before, "user", lambda name: {"uid": 105} if name in host.users else None)
+    return host
+
+
+@dataclass
+class _Entry:
+    pw_name: str
+    pw_uid: int
+
+
+def test_a_run_that_was_broken_off_counts_as_if_it_had_not_been(before: Any, host: _Host) -> None:
+    """Whether site.yml has come by again or not, and had anything left to ask for or not."""
+    before.packages({"names": ["gcc=4:12", "distcc", "clang"]})
+    host.there += ["gcc", "cpp:amd64", "distcc", "postgresql"]
+    host.automatic += ["cpp"]
+    host.users += ["distccd", "distcc-log", "postgres"]
+
+    def check(*more: str) -> None:
+        found = before.show()
+        assert found["packages"] == ["cpp:amd64", "distcc", "gcc", *more]
+        assert found["package_users"] == ["distcc-log", "distccd"]
+        assert found["perhaps"] == ["postgresql", "user postgres"]
+
+    check()
+    before.packages({"names": ["make=4.3"]})
+    before.came({"names": ["make=4.3"]})
+    check()
+    before.packages({"names": ["nftables"]})
+    host.there += ["nftables"]
+    before.came({"names": ["nftables"]})
+    check("nftables")
+
+
+def test_what_came_after_a_run_that_was_broken_off_is_somebody_elses(before: Any, host: _Host) -> None:
+    before.packages({"names": ["clang"]})
+    host.there += ["gcc"]
+    before.packages({"names": ["distcc"]})
+    host.there += ["distcc"]
+    before.came({"names": ["distcc"]})
+    found = before.show()
+    assert found["packages"] == ["distcc"]
+    assert found["perhaps"] == ["gcc"]
+    host.there.remove("gcc")
+    assert before.show()["perhaps"] == []
+
+
+def test_a_note_that_was_left_open_is_closed(before: Any, host: _Host) -> None:
+    """By the next run; if that asks for something else, then by the next after an hour."""
+    opened = {"packages_before", "users_before", "packages_open", "packages_broken"}
+    before.packages({"names": ["gcc"]})
+    before.packages({"names": ["gcc"]})
+    host.there += ["gcc"]
+    before.came({"names": ["gcc"]})
+    assert not opened & before.read().keys()
+    before.packages({"names": ["gone-from-the-inventory"]})
+    noted = before.read()
+    noted["packages_open"][0]["at"] -= before.LONGEST_INSTALL_S
+    before.write(noted)
+    before.packages({"names": ["distcc"]})
+    before.came({"names": ["distcc"]})
+    assert not opened & before.read().keys()
+
+
+def test_two_runs_at_once_note_what_came_with_either(before: Any, host: _Host) -> None:
+    before.packages({"names": ["gcc"]})
+    before.packages({"names": ["clang"]})
+    host.there += ["clang"]
+    before.came({"names": ["clang"]})
+    host.there += ["gcc"]
+    before.came({"names": ["gcc"]})
+    assert before.show()["packages"] == ["clang", "gcc"]
+    assert "packages_before" not in before.read()
+
+
+def test_notes_of_an_older_version_go_on(before: Any, host: _Host) -> None:
+    """Here an open one, which has no names."""
+    before.write({"packages": ["g++"], "packages_before": ["g++", "make"], "users_before": []})
+    host.there += ["g++", "cpp", "gcc"]
+    host.automatic += ["cpp"]
+    assert before.show()["packages"] == ["cpp", "g++"]
+    before.packages({"names": ["distcc"]})
+    host.there += ["distcc"]
+    before.came({"names": ["distcc"]})
+    found = before.show()
+    assert found["packages"] == ["cpp", "distcc", "g++"]
+    assert found["perhaps"] == ["gcc"]
+
+
+def test_what_is_unpacked_only_is_there(before: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "gcc ii \ncpp iU \nperl itR\nvim rc \nnano un \n"
+    monkeypatch.setattr(before, "said", lambda *argv: lines)
+    assert before.installed() == ["cpp", "gcc", "perl"]
+
+
+def test_two_at_once_lose_nothing(before: Any, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    source = ROOT / "roles/fleet/files/before.py"
+    program.write_text(
+        "import runpy, sys\n"
+        f"before = runpy.run_path({str(source)!r})\n"
+        f"before['read'].__globals__['NOTED'] = {before.NOTED!r}\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+        f"for number in range({ROUNDS}):\n"
+        "    before['files']({'files': [f'/not/there/{sys.argv[1]}/{number}']})\n"
+    )
+    with ExitStack() as stack:
+        both = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-ISE", str(program), who],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for who in "ab"
+        ]
+        for each in both:
+            assert each.stdout is not None
+            assert each.stdout.readline() == "ready\n"
+        for each in both:
+            assert each.stdin is not None
+            each.stdin.write("go\n")
+            each.stdin.flush()
+        told = [each.communicate()[1] for each in both]
+    assert told == ["", ""]
+    wanted = {f"/not/there/{who}/{number}" for who in "ab" for number in range(ROUNDS)}
+    assert before.show()["files"].keys() == wanted
+    folder = Path(before.NOTED).parent
+    assert sorted(path.name for path in folder.iterdir()) == ["before.json", "before.json.lock"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+
+
+def test_what_one_that_was_killed_has_left_goes(before: Any) -> None:
+    folder = Path(before.NOTED).parent
+    folder.mkdir()
+    (folder / "before.json.x1y2.new").touch()
+    before.files({"files": ["/not/there"]})
+    assert sorted(path.name for path in folder.iterdir()) == ["before.json", "before.json.lock"]
+
+
+@pytest.mark.parametrize("text", [b"", b'{"files": {', b"[]", b"\xff"])
+@pytest.mark.parametrize("verb", ["show", "came"])
+def test_notes_that_are_broken_are_told_in_a_line(before: Any, text: bytes, verb: str) -> None:
+    path = Path(before.NOTED)
+    path.parent.mkdir()
+    path.write_bytes(text)
+    given: list[dict[str, Any]] = [{"names": []}] if verb == "came" else []
+    with pytest.raises(SystemExit) as told:
+        getattr(before, verb)(*given)
+    assert re.fullmatch(rf"{re.escape(str(path))} cannot be read: .*move it away: .*", str(told.value.code))
+    assert path.read_bytes() == text
 
 
 @dataclass
@@ -238,6 +414,51 @@ def test_packages_stay_whose_configuration_was_changed(
         "needed": {"nftables": ["/etc/nftables.conf"]},
     }
     assert log.read_text() == "gcc"
+
+
+def test_packages_stay_that_somebody_has_asked_for_since(
+    before: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # libstdc++-12-dev needs libc6-dev, g++ needs both; nobody but us wanted cpp.
+    needs = {"libc6-dev": ["g++", "libstdc++-12-dev"], "libstdc++-12-dev": ["g++"]}
+    log = _apt(tmp_path / "bin", needs, monkeypatch)
+    along = ["cpp", "libc6-dev", "libstdc++-12-dev"]
+    there, automatic = ["make"], list(along)
+    apt_mark = tmp_path / "bin" / "apt-mark"
+
+    def mark(*names: str) -> None:
+        apt_mark.write_text(f"#!/bin/sh\nprintf '%s\\n' {' '.join(names)}\n")
+        apt_mark.chmod(0o755)
+
+    mark(*automatic)
+    monkeypatch.setattr(before, "installed", lambda: sorted(there))
+    before.packages({"names": ["g++"]})
+    there += ["g++", *along]
+    before.came({"names": ["g++"]})
+    mark("cpp", "libc6-dev")
+    assert before.purge({"dry": False}) == {
+        "removed": ["cpp", "g++"],
+        "needed": {"libc6-dev": ["libstdc++-12-dev"], "libstdc++-12-dev": [before.SOMEBODY]},
+    }
+    assert log.read_text() == "cpp g++"
+
+
+def test_packages_go_that_we_have_asked_for_since(
+    before: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The inventory names a version of what had come along."""
+    log = _apt(tmp_path / "bin", {}, monkeypatch)
+    there, automatic = ["make"], ["cpp"]
+    monkeypatch.setattr(before, "automatic", lambda names: set(names) & set(automatic))
+    monkeypatch.setattr(before, "installed", lambda: sorted(there))
+    before.packages({"names": ["gcc"]})
+    there += ["gcc", "cpp"]
+    before.came({"names": ["gcc"]})
+    before.packages({"names": ["cpp=4:12"]})
+    automatic.clear()
+    before.came({"names": ["cpp=4:12"]})
+    assert before.purge({"dry": False}) == {"removed": ["cpp", "gcc"], "needed": {}}
+    assert log.read_text() == "cpp gcc"
 
 
 def test_packages_go_at_once_where_nothing_needs_them(

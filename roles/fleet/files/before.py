@@ -4,7 +4,7 @@
     users JSON  {"users": [{"name": TEXT, "uid": NUMBER, "group": TEXT, "gid": NUMBER, "groups": [TEXT, ...],
                 "shell": TEXT, "comment": TEXT}, ...]} that are about to be made, or changed to that
     files JSON  {"files": [PATH, ...]} that are about to be overwritten
-    packages    before a package manager runs
+    packages JSON   {"names": [NAME, ...]} that a package manager is about to be asked for
     came JSON   {"names": [NAME, ...]} after it: these, what they brought along, and users that came with them
     show        all of it, for retiring
     wait JSON   {"seconds": NUMBER}: returns when nobody uses the host, or after that time
@@ -22,17 +22,23 @@
     "kept_groups"    the same: users' own groups that were there before
     "files"          {PATH: {"content": base64, "mode": "0644", "owner": UID, "group": GID}, null if none}
     "packages", "package_users"   [NAME, ...]
+    "perhaps"        [TEXT, ...]: packages and users that came in the time of a run that was broken off, and
+                     of which nothing says whose they are
     "login"          who has used sudo to get here
     "there"          whether anything was noted
 
 `wait` prints {"busy": [TEXT, ...]}: builds' recipes, and processes of users that were made at enrolment.
-`purge` prints {"removed": [NAME, ...], "needed": {NAME: [NAME or PATH, ...]: by what}}.
+`purge` prints {"removed": [NAME, ...], "needed": {NAME: [NAME, PATH or who, ...]: by what}}.
+
+Several may run at once. `packages` opens a note, and `came` closes it. One that is open later is of a run
+that was broken off: the next `packages` goes on with it, and `show` and `purge` count what has come since.
 
 Needs Python 3.9 and nothing else; packages are Debian's alone.
 """
 
 import base64
 import contextlib
+import fcntl
 import glob
 import grp
 import json
@@ -41,6 +47,7 @@ import pwd
 import re
 import subprocess
 import sys
+import tempfile
 import time
 
 NOTED = "/etc/d1fleet/before.json"
@@ -51,6 +58,10 @@ FIRST_PERSON = 1000
 """Debian's: users below that are of packages."""
 
 LONGEST_FILE = 1 << 20
+LONGEST_INSTALL_S = 3600
+"""A guess: what was asked for longer ago, and has not come, was broken off."""
+SCRIPTS = "/var/lib/dpkg/info"
+SOMEBODY = "somebody who has asked for it since"
 
 os.environ.update(LC_ALL="C", DEBIAN_FRONTEND="noninteractive")
 
@@ -58,20 +69,46 @@ os.environ.update(LC_ALL="C", DEBIAN_FRONTEND="noninteractive")
 def read():
     try:
         with open(NOTED) as file:
-            return json.load(file)
+            noted = json.load(file)
+        if not isinstance(noted, dict):
+            raise ValueError("no object")
+        return noted
     except FileNotFoundError:
         return {}
+    except ValueError as exc:
+        sys.exit(
+            f"{NOTED} cannot be read: it is not the JSON that enrolment has written ({exc}). Put a copy of "
+            "it back; or move it away: retiring then leaves all that it cannot know to have come with us."
+        )
+
+
+@contextlib.contextmanager
+def changing():
+    """The notes, which nobody else changes meanwhile, and which are written if that went well."""
+    os.makedirs(os.path.dirname(NOTED), exist_ok=True)
+    # Root's alone: anybody could lock the folder itself, and keep us waiting.
+    lock = os.open(NOTED + ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        noted = read()
+        yield noted
+        if noted != read():
+            write(noted)
+    finally:
+        os.close(lock)
 
 
 def write(noted):
     os.makedirs(os.path.dirname(NOTED), exist_ok=True)
-    new = NOTED + ".new"
+    for path in glob.glob(NOTED + ".*.new"):  # of one that was killed: whoever writes has the lock
+        os.unlink(path)
+    # Readable by us alone: a file that was overwritten may have been somebody's secret.
+    new, name = tempfile.mkstemp(".new", os.path.basename(NOTED) + ".", os.path.dirname(NOTED))
     with open(new, "w") as file:
-        os.fchmod(file.fileno(), 0o600)  # a file that was overwritten may have been somebody's secret
         json.dump(noted, file, indent=2, sort_keys=True)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(new, NOTED)
+    os.replace(name, NOTED)
 
 
 def said(*argv):
@@ -83,33 +120,31 @@ def said(*argv):
 
 
 def first():
-    noted = read()
-    if "folders" not in noted:
-        noted["folders"] = {path: os.path.isdir(path) for path in FOLDERS}
-        enabled = said("systemctl", "is-enabled", UNIT).strip()
-        active = said("systemctl", "is-active", UNIT).strip() == "active"
-        noted["unit"] = {"enabled": enabled, "active": active}
-        write(noted)
+    with changing() as noted:
+        if "folders" not in noted:
+            noted["folders"] = {path: os.path.isdir(path) for path in FOLDERS}
+            enabled = said("systemctl", "is-enabled", UNIT).strip()
+            active = said("systemctl", "is-active", UNIT).strip() == "active"
+            noted["unit"] = {"enabled": enabled, "active": active}
 
 
 def users(given):
-    noted = read()
-    for wanted in given["users"]:
-        name = wanted["name"]
-        there = user(name)
-        # Who is gone, or somebody else by now, is not the one that was noted.
-        old = noted.setdefault("users", {}).get(name)
-        if old is None or there is None or there["uid"] != old["uid"]:
-            old = {"made": there is None, "uid": wanted["uid"], "before": there, "set": {}, "added": []}
-        for key in ("shell", "comment"):
-            if wanted.get(key):
-                old["set"][key] = wanted[key]
-        new = set(wanted.get("groups") or ()) - set(there["groups"] if there else ())
-        old["added"] = sorted(new.union(old["added"]))
-        noted["users"][name] = old
-        group = {"gid": wanted["gid"], "made": gid(wanted["group"]) is None}
-        noted.setdefault("groups", {}).setdefault(wanted["group"], group)
-    write(noted)
+    with changing() as noted:
+        for wanted in given["users"]:
+            name = wanted["name"]
+            there = user(name)
+            # Who is gone, or somebody else by now, is not the one that was noted.
+            old = noted.setdefault("users", {}).get(name)
+            if old is None or there is None or there["uid"] != old["uid"]:
+                old = {"made": there is None, "uid": wanted["uid"], "before": there, "set": {}, "added": []}
+            for key in ("shell", "comment"):
+                if wanted.get(key):
+                    old["set"][key] = wanted[key]
+            new = set(wanted.get("groups") or ()) - set(there["groups"] if there else ())
+            old["added"] = sorted(new.union(old["added"]))
+            noted["users"][name] = old
+            group = {"gid": wanted["gid"], "made": gid(wanted["group"]) is None}
+            noted.setdefault("groups", {}).setdefault(wanted["group"], group)
 
 
 def user(name):
@@ -153,12 +188,11 @@ def people(noted):
 
 
 def files(given):
-    noted = read()
-    known = noted.setdefault("files", {})
-    for path in given["files"]:
-        # What was removed since, because another file of ours took its place, is still what was there.
-        known[path] = content(path) or known.get(path)
-    write(noted)
+    with changing() as noted:
+        known = noted.setdefault("files", {})
+        for path in given["files"]:
+            # What was removed since, because another file of ours took its place, is still what was there.
+            known[path] = content(path) or known.get(path)
 
 
 def content(path):
@@ -176,33 +210,109 @@ def content(path):
 
 
 def installed():
+    """Also what is unpacked and no more: a run that was broken off leaves that."""
     lines = said("dpkg-query", "-W", "-f", "${binary:Package} ${db:Status-Abbrev}\\n").splitlines()
-    return sorted(line.split()[0] for line in lines if line.split()[1][1:2] == "i")
+    return sorted(line.split()[0] for line in lines if line.split()[1][1:2] not in "nc")
 
 
-def packages():
-    noted = read()
-    # In place of what a run has left that was broken off: whatever came since may be somebody else's.
-    noted["packages_before"] = installed()
-    noted["users_before"] = [each.pw_name for each in pwd.getpwall()]
-    write(noted)
+def plain(name):
+    """apt leaves out the machine's own architecture, dpkg does not always."""
+    return name.partition(":")[0]
+
+
+def bare(names):
+    """Without versions and architectures."""
+    return {plain(each.partition("=")[0]) for each in names}
+
+
+def automatic(names):
+    """Those that nobody has asked for by name, says apt."""
+    marked = set(said("apt-mark", "showauto").split())
+    return {name for name in names if {name, plain(name)} & marked}
+
+
+def packages(given):
+    with changing() as noted:
+        if "packages_before" in noted:
+            noted["packages_broken"] = True  # or another run is at it now
+        else:
+            noted["packages_before"] = installed()
+            noted["users_before"] = [each.pw_name for each in pwd.getpwall()]
+        run = {"names": given["names"], "at": time.time()}
+        noted["packages_open"] = [*noted.get("packages_open", ()), run]
+        # We are about to ask for these by name. Who was before us with that is somebody else.
+        old, names = noted.get("packages_automatic", ()), bare(given["names"])
+        ours = automatic(name for name in old if plain(name) in names)
+        noted["packages_automatic"] = sorted(set(old) - ours)
 
 
 def came(given):
+    with changing() as noted:
+        if "packages_before" not in noted:
+            return
+        there = bare(settle(noted, given["names"], noted.get("packages_broken", False)))
+        runs = noted.get("packages_open", [])
+        own = next((run for run in runs if run["names"] == given["names"]), None)
+        since = time.time() - LONGEST_INSTALL_S
+        runs = [
+            run for run in runs if run is not own and run["at"] > since and not bare(run["names"]) <= there
+        ]
+        if runs:  # another run may be at it, and `came` is yet to be said for it
+            noted["packages_open"] = runs
+            return
+        for key in ("packages_before", "users_before", "packages_open", "packages_broken"):
+            noted.pop(key, None)
+
+
+def settle(noted, names, broken):
+    """Counts as ours what has come since the note was opened, and returns all that is installed.
+
+    Somebody else may have run apt in that time: what was asked for by name, and not by us, is theirs.
+    """
+    there = installed()
+    new = set(there).difference(noted["packages_before"])
+    asked = bare(names).union(
+        {"python3-apt"}, *(bare(run["names"]) for run in noted.get("packages_open", ()))
+    )
+    ours = {name for name in new if plain(name) in asked} | automatic(new)
+    noted["packages"] = sorted(ours.union(noted.get("packages", ())))
+    marked = automatic(noted["packages"])
+    noted["packages_automatic"] = sorted(marked.union(noted.get("packages_automatic", ())))
+    people = {each.pw_name for each in pwd.getpwall() if each.pw_uid < FIRST_PERSON}
+    people -= {*noted["users_before"], *noted.get("users", ())}
+    theirs = people
+    if ours:
+        # After a run that was broken off much time may have passed.
+        theirs = people - named_by(ours) if broken else set()
+        noted["package_users"] = sorted((people - theirs).union(noted.get("package_users", ())))
+    if broken:
+        noted["packages_perhaps"] = sorted((new - ours).union(noted.get("packages_perhaps", ())))
+        noted["users_perhaps"] = sorted(theirs.union(noted.get("users_perhaps", ())))
+    return there
+
+
+def named_by(names):
+    """Words of what these packages do when they are installed, users that they make among them."""
+    paths = [
+        f"{SCRIPTS}/{each}.{when}"
+        for name in names
+        for each in {name, plain(name)}
+        for when in ("preinst", "postinst")
+    ]
+    paths += re.findall(r"(?m)^/.+/sysusers\.d/.+$", said("dpkg-query", "--listfiles", *sorted(names)))
+    words = set()
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError), open(path, errors="replace") as file:
+            words.update(re.findall(r"[\w-]+", file.read()))
+    return words
+
+
+def settled():
+    """The notes, with what has come since one was opened; on the host it stays open for `came`."""
     noted = read()
-    if "packages_before" not in noted:
-        return
-    new = set(installed()) - set(noted.pop("packages_before"))
-    # Somebody else may have run apt at the same time: what was asked for by name, and not by us, is theirs.
-    ours = {each.partition("=")[0] for each in given["names"]} | {"python3-apt"}
-    automatic = set(said("apt-mark", "showauto").split())
-    new = {name for name in new if plain(name) in ours or {name, plain(name)} & automatic}
-    noted["packages"] = sorted(new.union(noted.get("packages", ())))
-    before = {*noted.pop("users_before"), *noted.get("users", ())}
-    if new:
-        people = {each.pw_name for each in pwd.getpwall() if each.pw_uid < FIRST_PERSON} - before
-        noted["package_users"] = sorted(people.union(noted.get("package_users", ())))
-    write(noted)
+    if "packages_before" in noted:
+        settle(noted, (), True)
+    return noted
 
 
 def running():
@@ -218,9 +328,12 @@ def running():
 
 
 def show():
-    noted = read()
+    noted = settled()
     shown = {key: noted.get(key, {}) for key in ("folders", "unit", "files")}
     shown.update({key: noted.get(key, []) for key in ("packages", "package_users")})
+    perhaps = set(noted.get("packages_perhaps", ())).intersection(installed()).difference(shown["packages"])
+    strangers = set(noted.get("users_perhaps", ())).difference(shown["package_users"])
+    shown["perhaps"] = [*sorted(perhaps), *(f"user {name}" for name in sorted(strangers) if user(name))]
     login = os.environ.get("SUDO_USER", "")
     return {**shown, **people(noted), "login": login, "there": bool(noted)}
 
@@ -259,11 +372,6 @@ def purged(names):
     return set(re.findall(r"(?m)^(?:Purg|Remv) (\S+)", lines))
 
 
-def plain(name):
-    """apt leaves out the machine's own architecture, dpkg does not always."""
-    return name.partition(":")[0]
-
-
 def changed_files(package):
     """Its configuration that somebody has changed: purging would remove it."""
     lines = said("dpkg", "--verify", package)
@@ -271,8 +379,11 @@ def changed_files(package):
 
 
 def purge(given):
-    ours = [name for name in show()["packages"] if name in installed()]
-    needed = {name: files for name in ours if (files := changed_files(name))}
+    noted, there = settled(), set(installed())
+    ours = [name for name in noted.get("packages", ()) if name in there]
+    came_along = set(noted.get("packages_automatic", ())).intersection(ours)
+    needed = {name: [SOMEBODY] for name in sorted(came_along - automatic(came_along))}
+    needed.update({name: files for name in ours if (files := changed_files(name))})
     ours = [name for name in ours if name not in needed]
     # One round is enough where nothing else has come to need them.
     while ours:

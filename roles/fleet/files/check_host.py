@@ -48,6 +48,14 @@ OUR_FILES = (
     "/etc/tmpfiles.d/d1fleet.conf",
     f"{UNITS}/d1fleet-*.service",
 )
+READ_BY_ALL = (
+    "/etc/ansible/facts.d/d1fleet.fact",
+    "/etc/d1fleet/toolchain.json",
+    f"{HOSTS}/*",
+    "/usr/local/lib/d1fleet/launcher",
+)
+"""Builders' processes and distcc go by these."""
+
 FOLDERS = {"/run/d1fleet": 0o755, "/run/d1fleet/slots": 0o1777, "/run/d1fleet/drain": None}
 """Modes; None where root may have let others in."""
 
@@ -128,6 +136,15 @@ def check_files():
             "find out who did it; then make it root's again",
             root=f"chown -h root:root {paths} && chmod go-w {paths}",
         )
+    hidden = [
+        path
+        for path in sorted(path for pattern in READ_BY_ALL for path in glob.glob(pattern))
+        if not os.lstat(path).st_mode & 0o004
+    ]
+    if hidden:
+        paths = " ".join(map(shlex.quote, hidden[:20]))
+        what = f"builders cannot read what their builds go by: {', '.join(hidden[:3])}"
+        finding("files-hidden", "fault", what, "let them", root=f"chmod a+r {paths}")
     for path, mode in FOLDERS.items():
         fault = _folder_fault(path, mode)
         if fault and os.path.exists("/etc/tmpfiles.d/d1fleet.conf"):

@@ -83,16 +83,18 @@ def report(given):
     )
     lines = []
     for each in shown(findings, commands):
-        lines.append(plain(f"{each.severity}  {', '.join(each.hosts)}: {each.what}"))
+        # All names: the command has to be for these hosts, and no others.
+        lines.append(f"{each.severity}  {', '.join(map(plain, each.hosts))}: {plain(each.what)}")
         lines.append(plain(f"  mend: {each.mend}"))
         if each.command:
             lines.append(f"    {each.command}")
     if all(each.severity == NOTE for each in findings):
         lines.insert(0, f"all well on {len(given['hosts'])} hosts")
-    lines.append(f"checked as root: {', '.join(checked) or 'nothing'}")
+    lines.append(plain(f"checked as root: {', '.join(checked) or 'nothing'}"))
     lines += [plain(f"not checked: {what}: {why}") for what, why in not_checked.items()]
     again = commands.of(Mend(play="site"), ())
-    lines.append(f"whether the inventory says something else by now: {again} --check --diff")
+    if again:
+        lines.append(f"whether the inventory says something else by now: {again} --check --diff")
     faults = {host: sum(f.severity == FAULT and f.host == host for f in findings) for host in given["hosts"]}
     return {"lines": lines, "faults": {host: count for host, count in faults.items() if count}}
 

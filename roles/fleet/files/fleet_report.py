@@ -1,6 +1,6 @@
 """Says per project which hosts take part in builds, which are left out and why, and what to type next.
 
-Runs on the controller. Standard input is JSON:
+Runs on the controller with PYTHONPATH at d1fleet/'s folder. Standard input is JSON:
 
     {"projects": {NAME: [HOST, ...]}, "reference": {PROJECT: {"parts": {...}, "packages": PACKAGES}},
      "hosts": {HOST: {"state": STATE, "mismatch": one of d1fleet_toolchain_mismatch, "parts": {PART: TEXT},
@@ -10,16 +10,24 @@ Runs on the controller. Standard input is JSON:
 
 where STATE is `done`, `failed`, or `absent` for a host that --limit left out, and PACKAGES are {SOURCE:
 {PACKAGE: VERSION}}. Standard output is the report.
+
+Parts, packages and reasons are hosts' own words: none of them may become a line of the report, which ends in
+a command to be typed.
 """
 
 import json
 import shlex
 import sys
 
+from d1fleet.words import plain
+
 ABSENT = "not in this run"
 
 _SHOWN = 4
-"""Packages that are named with a host, one of each source."""
+"""Packages that are named with a host, one of each source; and parts of its toolchain."""
+
+_LONGEST = 160
+"""Characters of one word of a host's; a guess at the longest version line that tells something."""
 
 
 def report(given):
@@ -89,13 +97,11 @@ def _packages(project, name, host, wanted):
             first = source if source in others else others[0]
             why = (host.get("why") or {}).get(first, "")
             words.append(
-                f"{first} {own[source][first]} and not {packages[first]}" + (f" ({why})" if why else "")
+                f"{_word(first)} {_word(own[source][first])} and not {_word(packages[first])}"
+                + (f" ({plain(str(why))})" if why else "")
             )
-    more = len(words) - _SHOWN
     if words:
-        yield f"{project}: {name} has {'; '.join(words[:_SHOWN])}" + (
-            f"; and {more} more" if more > 0 else ""
-        )
+        yield f"{project}: {name} has {_some(words)}"
 
 
 def differs(host, project, wanted):
@@ -109,11 +115,23 @@ def differs(host, project, wanted):
         if record != wanted:
             return f"{ABSENT}, and it goes by an older record: run site.yml without --limit"
     parts = host["parts"] or {}
-    return "; ".join(
-        f"{part} is {parts.get(part, 'none')}, the project has {value}"
-        for part, value in wanted.items()
-        if parts.get(part, "none") != value
+    return _some(
+        [
+            f"{_word(part)} is {_word(parts.get(part, 'none'))}, the project has {_word(value)}"
+            for part, value in wanted.items()
+            if parts.get(part, "none") != value
+        ]
     )
+
+
+def _some(words):
+    more = len(words) - _SHOWN
+    return "; ".join([*words[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _word(text):
+    """A host's, within a line."""
+    return plain(str(text))[:_LONGEST]
 
 
 def _listed(names):
