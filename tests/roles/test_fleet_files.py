@@ -595,7 +595,8 @@ def test_what_a_host_cannot_mean_counts_as_not_said(field: str) -> None:
         found = members(cedar={field: NONSENSE[field], "known": known})
         assert found["faults"] == []
         assert set(found["hosts"]) == {"alder", "cedar", "dogwood"}
-    for wrong in ([], "x", 7, None, {"x": {"x": {"x": "x"}}}):
+    odd: tuple[Any, ...] = ([], "x", 7, None, {"x": {"x": {"x": "x"}}})
+    for wrong in odd:
         assert set(members(cedar={field: wrong})) >= {"faults"}
 
 
