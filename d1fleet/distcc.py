@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import hostsfile
+from .distcclint import CCACHE_MASQUERADES, MASQUERADES
 from .errors import InventoryError, ToolError, UnknownProjectError, UsageError
 from .hostsfile import HostsFile, HostsFileError, Peer
 from .words import plain
@@ -21,10 +22,6 @@ FOLDER = Path("/etc/d1fleet/hosts")
 
 DEFAULT_FILE = Path("/etc/distcc/hosts")
 """What distcc reads without us: the same as one of them, where the inventory says which."""
-
-MASQUERADES = (Path("/usr/lib/distcc"), Path("/usr/lib64/distcc"), Path("/usr/local/lib/distcc"))
-CCACHE_MASQUERADES = (Path("/usr/lib/ccache"), Path("/usr/lib64/ccache"))
-"""Folders of compilers' names that are distcc, or ccache, by distribution."""
 
 CCACHE_CONFIG = Path("/etc/ccache.conf")
 CCACHE_MARK = "role d1.fleet.ccache"
@@ -177,8 +174,8 @@ def environment(
     """The variables that make a build compile on a project's hosts, in place of those of `environ`.
 
     Args:
-        strict: what no peer could compile fails, and nothing is compiled here: else a host that fails would
-            hide behind the slots of this one.
+        strict: what no peer could compile fails, and this machine has no slots: else a host that fails would
+            hide behind them.
         ccache: only what ccache does not know is compiled at all.
 
     Raises:

@@ -11,12 +11,19 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+MASQUERADES = (Path("/usr/lib/distcc"), Path("/usr/lib64/distcc"), Path("/usr/local/lib/distcc"))
+CCACHE_MASQUERADES = (Path("/usr/lib/ccache"), Path("/usr/lib64/ccache"))
+"""Folders of compilers' names that are distcc, or ccache, by distribution."""
 
 DISTRIBUTED, HERE, LOSSY = "distributed", "here", "lossy"
 """What becomes of a command. LOSSY: it goes to a host, and something of what it makes stays there."""
 
-_COMPILER = re.compile(r"(?:.*/)?(?:[\w.+-]*-)?(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(?:-[\d.]+)?")
+_COMPILER = re.compile(r"(?:(?!-)[^=]*/)?(?:[\w.+-]*-)?(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(?:-[\d.]+)?")
 _SOURCE = re.compile(r".+\.(?:c|cc|cpp|cxx|cp|c\+\+|C|i|ii|m|mm|mi|mii|M|go)")
+_CONFTEST = "conftest."
+_LAUNCHERS = frozenset(["distcc", "ccache"])
 _OPERATORS = frozenset(["&&", "||", ";", "|", "&", "(", ")", "{", "}", "then", "do", "else"])
 
 _TAKES_VALUE = frozenset(
@@ -63,16 +70,51 @@ class Verdict:
 
 
 def judge(argv: Sequence[str]) -> Verdict:
-    """What distcc does with a compiler's command line, the compiler's name first."""
+    """What `d1fleet run` makes of a compiler's command line; distcc or ccache may stand in front."""
+    launcher, argv = _launcher(argv)
     options, sources = _parts(argv[1:])
     if "-c" not in options and "-S" not in options:
         early = _first(_LOCAL[:2], options)
         return Verdict(HERE, early or "it links, or asks the compiler something")
-    why = _first(_LOCAL, options) or _inputs(argv, sources)
+    why = _past_distcc(launcher, argv) or _first(_LOCAL, options) or _inputs(argv, sources)
     if why:
         return Verdict(HERE, why)
     lost = _first(_LOST, options)
     return Verdict(LOSSY, lost) if lost else Verdict(DISTRIBUTED)
+
+
+def compiles(argv: Sequence[str]) -> bool:
+    """Does a command make objects of C or C++? Not where it links as well, nor for a test of configure."""
+    options, words = _parts(_launcher(argv)[1][1:])
+    sources = [word for word in words if _SOURCE.fullmatch(word)]
+    return (
+        ("-c" in options or "-S" in options)
+        and not _first(_LOCAL[:2], options)
+        and bool(sources)
+        and not any(_CONFTEST in source for source in sources)
+    )
+
+
+def _launcher(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """What stands before a compiler's name, "" for nothing, and the rest."""
+    name = os.path.basename(argv[0])
+    return (name, argv[1:]) if name in _LAUNCHERS and len(argv) > 1 else ("", argv)
+
+
+def _past_distcc(launcher: str, argv: Sequence[str]) -> str:
+    """Why distcc never sees a command: it is in front by PATH, and a name with a slash is not looked up."""
+    folder, slash, name = argv[0].rpartition("/")
+    masqueraded = Path(os.path.normpath(folder or "/")) in (*MASQUERADES, *CCACHE_MASQUERADES)
+    if not slash or masqueraded or launcher == "distcc":
+        return ""
+    if launcher == "ccache":
+        return f"ccache calls {argv[0]} without distcc, but for `d1fleet run --ccache`"
+    if any("CMakeFiles/" in word for word in argv):
+        return (
+            f"{argv[0]} is a path, which passes distcc by: start cmake by `d1fleet run`, too, in a new folder"
+            " (with distcc as CMAKE_..._COMPILER_LAUNCHER it does not: compile_commands.json leaves that out)"
+        )
+    return f"{argv[0]} is a path, which passes distcc by: {'CXX' if '++' in name else 'CC'}={name}"
 
 
 def _parts(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -102,7 +144,7 @@ def _inputs(argv: Sequence[str], words: Sequence[str]) -> str:
         return "it compiles several files at once"
     if not sources:
         return "its input is no C or C++ (assembler, a header, standard input)"
-    if "conftest." in sources[0]:
+    if _CONFTEST in sources[0]:
         return "it is a test of configure"
     return ""
 
@@ -146,10 +188,10 @@ def _split(line: str) -> list[str]:
 
 
 def _of_words(words: Sequence[str]) -> Iterator[list[str]]:
-    """From the compiler on: libtool, ccache and the like stand before it."""
+    """From the compiler on, or distcc or ccache before it: libtool and the like stand there, too."""
     at = next((number for number, word in enumerate(words) if _COMPILER.fullmatch(word)), None)
     if at is not None and at + 1 < len(words) and not words[0].startswith(("echo", "printf")):
-        yield list(words[at:])
+        yield list(words[at - 1 if at and os.path.basename(words[at - 1]) in _LAUNCHERS else at :])
 
 
 @dataclass(frozen=True)
@@ -165,13 +207,14 @@ def findings(text: str) -> list[Finding]:
     """What becomes of all commands in a text, the most frequent first."""
     found: dict[Verdict, list[str]] = {}
     for argv in commands(text):
-        found.setdefault(judge(argv), []).append(_file(argv))
+        found.setdefault(judge(argv), []).append(about(argv))
     every = [Finding(verdict, len(files), files[0]) for verdict, files in found.items()]
     return sorted(every, key=lambda each: -each.count)
 
 
-def _file(argv: Sequence[str]) -> str:
+def about(argv: Sequence[str]) -> str:
     """What a command is about, in a word."""
+    argv = _launcher(argv)[1]
     sources = [word for word in argv[1:] if _SOURCE.fullmatch(word)]
     if sources:
         return sources[0]

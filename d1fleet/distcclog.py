@@ -43,12 +43,18 @@ NO_ANSWER = "it gave no answer: it does not let this machine in, or has not that
 
 _LINE = re.compile(r"distcc\[(\d+)\] (?:\(\w+\) )?(.*)")
 _STARTED = re.compile(r"exec on (\S+): ")
-_DONE = re.compile(r"(?:ERROR: )?compile (.*) on (\S+) (completed ok|failed)")
+_DONE = re.compile(r"(?:ERROR: )?compile .* on (\S+) (completed ok|failed)")
 _NOBODY = "Warning: failed to distribute, running locally instead"
 _RETRIED = re.compile(r"Warning: remote compilation of '(.*)' failed, retrying locally")
 _EXIT = re.compile(r"exit: code (\d+);")
 _ERROR = re.compile(r"ERROR: (.*)")
-_NO_FILE = "(null)"
+_DISTRIBUTABLE = re.compile(r"compile from .* to ")
+"""What distcc says of a command that it would send away, before it looks for a host."""
+
+_NO_COMPILATION = re.compile(r"called for link|compiler apparently called not for compile")
+
+CUT = 4000
+"""Characters of a command line that surely stand in the log: a line of it ends at 4088."""
 
 
 @dataclass
@@ -57,6 +63,8 @@ class Told:
 
     Attributes:
         undistributable: what ran on this machine, since nothing else can: links, tests of configure.
+        kept: those of them, as command lines, that went well and that distcc has not called links. Words are
+            parted by blanks, and have double quotes around them where they hold some; see also CUT.
         here: compilations on this machine, which has slots as well.
         remote: compilations by host, as the hosts file names it: address with port, slots and options.
         fell_back: what a host did not do, and this machine did, by host; "" where all were out of order.
@@ -66,6 +74,7 @@ class Told:
     """
 
     undistributable: int = 0
+    kept: list[str] = field(default_factory=list)
     here: int = 0
     remote: Counter[str] = field(default_factory=Counter)
     fell_back: Counter[str] = field(default_factory=Counter)
@@ -81,12 +90,18 @@ class _Client:
     Attributes:
         tried: the host that it has tried last; None for none, "" where none was left to try.
         retried: the file that the host's compiler has refused.
+        distributable: it would send this command away.
+        compiles: it has not said that the command compiles nothing.
+        command: what it has started here.
     """
 
     tried: str | None = None
     error: str = ""
     retried: str | None = None
     fell_back: bool = False
+    distributable: bool = False
+    compiles: bool = True
+    command: str = ""
 
 
 def read(lines: Iterable[str]) -> Told:
@@ -106,11 +121,15 @@ def read(lines: Iterable[str]) -> Told:
 
 def _note(told: Told, client: _Client, words: str) -> None:
     if started := _STARTED.match(words):
-        _start(told, client, started[1])
+        _start(told, client, started[1], words[started.end() :])
     elif done := _DONE.match(words):
-        _done(told, client, *done.groups())
+        _done(told, client, done[1], done[2])
     elif retried := _RETRIED.match(words):
         client.retried = retried[1]
+    elif _DISTRIBUTABLE.match(words):
+        client.distributable = True
+    elif _NO_COMPILATION.match(words):
+        client.compiles = False
     elif words == _NOBODY:
         client.tried = client.tried or ""
     elif code := _EXIT.match(words):
@@ -120,8 +139,9 @@ def _note(told: Told, client: _Client, words: str) -> None:
         client.error = NO_ANSWER if "provided no answer" in error[1] else error[1]
 
 
-def _start(told: Told, client: _Client, host: str) -> None:
+def _start(told: Told, client: _Client, host: str, command: str) -> None:
     """Not all ways to fall back have a line of their own: a second start is what they have in common."""
+    client.command = command
     if host != HERE:
         client.tried = host
     elif client.tried is not None and client.retried is None:
@@ -131,14 +151,18 @@ def _start(told: Told, client: _Client, host: str) -> None:
             told.reasons[client.tried] = client.error
 
 
-def _done(told: Told, client: _Client, file: str, host: str, how: str) -> None:
+def _done(told: Told, client: _Client, host: str, how: str) -> None:
     if host != HERE:
         # What a compiler has said no to has been compiled, too.
         told.remote[host] += 1
     elif client.retried is not None:
         if how != "failed" and client.tried is not None:
             told.disagreed.setdefault(client.tried, []).append(client.retried)
-    elif file == _NO_FILE:
-        told.undistributable += 1
-    elif not client.fell_back:
+    elif client.fell_back:
+        pass
+    elif client.distributable:
         told.here += 1
+    else:
+        told.undistributable += 1
+        if client.compiles and how != "failed":
+            told.kept.append(client.command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import tempfile
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import distcc, distcclog, quarantine
+from . import distcc, distcclint, distcclog, quarantine
 from .distcc import Project
 from .distcclog import Told
 from .errors import HostError, NotExecutableError, ProgramError
@@ -57,11 +58,12 @@ def run(words: Sequence[str], project: Project, *, strict: bool, ccache: bool, s
 
     Args:
         words: of it, with `{slots}` where the number of slots belongs.
-        strict: no host at all is an error, and what cannot be distributed fails.
+        strict: no host at all is an error, what no host can compile fails, and so do we at the end where
+            distcc has compiled here what it does not distribute.
         summary: True tells at the end where things ran, False nothing; None what went wrong alone.
 
     Raises:
-        HostError: strict, and there is no host.
+        HostError: strict, and there is no host, or the program has ended well and this machine has compiled.
         ProgramError: there is no such program.
         ToolError: distcc is not here.
     """
@@ -83,9 +85,20 @@ def run(words: Sequence[str], project: Project, *, strict: bool, ccache: bool, s
     names = {str(peer): peer.name for peer in found.hosts.peers}
     if told.disagreed:
         quarantine.add({names.get(host, host): files for host, files in told.disagreed.items()})
+    kept = kept_here(told)
     if summary is not False:
-        for line in report(told, names, everything=bool(summary)):
+        # What --strict fails for is said once.
+        shown = {} if strict and not summary else kept
+        for line in report(told, names, shown, everything=bool(summary)):
             say(line)
+        if status == 0 and not seen(told, kept):
+            say(_unseen(ccache))
+    if strict and status == 0 and kept:
+        raise HostError(
+            f"this machine has compiled {_count(_files(kept), 'file')}, which --strict forbids: "
+            + "; ".join(f"{_some(files)}: {why}" for why, files in kept.items()),
+            "change these commands (`make -n | d1fleet lint` shows them), or leave --strict out",
+        )
     return status
 
 
@@ -148,30 +161,86 @@ def _call(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 128 - status if status < 0 else status
 
 
-def report(told: Told, names: Mapping[str, str], *, everything: bool) -> Iterator[str]:
+def kept_here(told: Told) -> dict[str, list[str]]:
+    """Files that distcc has compiled here without asking any host, by reason."""
+    found: dict[str, list[str]] = {}
+    for command in told.kept:
+        words = ["distcc", *_words(command)]
+        if distcclint.compiles(words):
+            why = distcclint.judge(words).why or "d1fleet does not know why"
+            found.setdefault(why, []).append(distcclint.about(words))
+    return found
+
+
+def _words(command: str) -> list[str]:
+    """Of a command line in distcc's log, whose quotes are not a shell's."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = command.split()
+    if len(command) < distcclog.CUT or distcclint.compiles(words):
+        return words
+    # CMake writes -c and the source at the end; of what links, objects would be seen by now.
+    links = any(word.endswith((".o", ".a", ".so", ".lo")) for word in words)
+    return words if links else [*words, "-c", "(a long command).c"]
+
+
+def seen(told: Told, kept: Mapping[str, Sequence[str]]) -> bool:
+    """Has distcc been called for any compilation?"""
+    return bool(told.remote or told.here or told.fell_back or told.codes or kept)
+
+
+def _unseen(ccache: bool) -> str:
+    known = "was up to date or known to ccache" if ccache else "was up to date"
+    return (
+        f"distcc has seen no compilation: all {known}, or the compiler is called by a path, which passes"
+        " distcc by (`make -n ... | d1fleet lint` tells)"
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _files(kept: Mapping[str, Sequence[str]]) -> int:
+    return sum(map(len, kept.values()))
+
+
+def _some(files: Sequence[str]) -> str:
+    return ", ".join(files[:_SHOWN]) + (f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else "")
+
+
+def report(
+    told: Told, names: Mapping[str, str], kept: Mapping[str, Sequence[str]], *, everything: bool
+) -> Iterator[str]:
     """Lines for people.
 
     Args:
         names: of hosts, by what stands for them in distcc's log.
+        kept: see kept_here; told also where nothing has left this machine.
         everything: also what went well.
     """
     if everything:
         where = [f"{names.get(host, host)} {count}" for host, count in sorted(told.remote.items())]
         where.append(f"this machine {told.here}")
-        yield f"{sum(told.remote.values()) + told.here} compilations: {', '.join(where)}"
-        yield f"{told.undistributable} commands that cannot be distributed (links, tests of configure ...)"
+        yield f"{_count(sum(told.remote.values()) + told.here, 'compilation')}: {', '.join(where)}"
+        others = _count(told.undistributable - _files(kept), "command")
+        yield f"{others} that cannot be distributed (links, tests of configure ...)"
+    if everything or not (told.remote or told.here):
+        for why, files in kept.items():
+            some = _count(len(files), "compilation")
+            yield f"{some} that distcc does not distribute: {_some(files)}: {why}"
     fallen = sum(told.fell_back.values())
     if fallen or everything:
-        yield f"{fallen} compilations fell back to this machine" + (":" if fallen else "")
+        yield f"{_count(fallen, 'compilation')} fell back to this machine" + (":" if fallen else "")
     for host, count in sorted(told.fell_back.items()):
         why = told.reasons.get(host, "all hosts were out of order, or had failed within the last minute")
         yield f"  {names.get(host, host) or 'no host'} {count}: {why}"
     for host, files in sorted(told.disagreed.items()):
-        some = ", ".join(files[:_SHOWN]) + (f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else "")
-        yield f"host {names.get(host, host)} could not compile {some}, and this machine could:"
+        yield f"host {names.get(host, host)} could not compile {_some(files)}, and this machine could:"
         yield (
             "  either they need what this machine alone has (.incbin, a plugin), or that host is not as it"
             f" should be. {quarantine.MANY} such files that no other host gets wrong, and it is left out"
         )
     for code, count in sorted(told.codes.items()):
-        yield f"distcc ended with {code} ({distcclog.MEANINGS[code]}) {count} times"
+        yield f"distcc ended with {code} ({distcclog.MEANINGS[code]}) {_count(count, 'time')}"

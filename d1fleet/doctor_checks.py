@@ -7,6 +7,7 @@ roles leave in doctor_enrolment.py, of distcc in doctor_distcc.py.
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -26,6 +27,9 @@ FILES_WARN_SHARE = 0.02
 
 MEMORY_WARN_BYTES, MEMORY_FAULT_BYTES = 512 << 20, 128 << 20
 """Guesses: what one large C++ file takes, and what a small one takes."""
+
+_LONGEST_PATH = 255
+"""Of a path of a host's in words that can be typed."""
 
 _MAKE = re.compile(r"GNU Make (\d+)\.(\d+)")
 _OLDEST_MAKE = (4, 2)
@@ -153,7 +157,10 @@ def check_room(case: Case) -> Iterator[Finding]:
             where = {"tree": "the tree", "cache": "the server's cache", "slots": "the folder of slots"}.get(
                 disk.what, "temporary files"
             )
-            mend = Mend(f"make room there: `du -xh --max-depth=1 {disk.path} | sort -h` shows what is large")
+            mend = Mend("make room there")
+            if len(disk.path) <= _LONGEST_PATH and disk.path.isprintable():
+                du = f"du -xh --max-depth=1 {shlex.quote(disk.path)} | sort -h"
+                mend = Mend(f"make room there: `{du}` shows what is large")
             if disk.free_bytes < min(DISK_WARN_BYTES, disk.total_bytes // 4):
                 yield Finding(
                     "disk",

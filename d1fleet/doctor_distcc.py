@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from . import distcclog, doctor_canaries, hostsfile
 from .doctor_case import Case, Seen
-from .doctor_checks import Check
+from .doctor_checks import Check, check_toolchains
 from .doctor_facts import Canary, Try
 from .errors import D1fleetError
 from .findings import FAULT, NOTE, WARNING, Finding, Mend
@@ -23,8 +23,19 @@ TOO_LATE = 124
 
 _BOTH = f"{GUARD} {SERVER}"
 _REVERT = f"systemctl revert {_BOTH}; systemctl daemon-reload; systemctl restart {_BOTH}"
+_SITES = f"/etc/systemd/system/{VENDORS}"
+# systemd masks no unit whose file is in its way. A mask is empty: that is none.
+_MASK = (
+    f"if [ -s {_SITES} ]; then systemctl stop {VENDORS}; systemctl disable {VENDORS};"
+    f" mv --backup=numbered {_SITES} {_SITES}.old; systemctl daemon-reload; fi;"
+    f" systemctl mask --now {VENDORS}"
+)
 _LOG = f"journalctl -u {SERVER} -n 30 --no-pager"
 _LEFT_OUT = re.compile(r"^# left out: ([^:]+): (.*)$", re.MULTILINE)
+_TOOLCHAIN = re.compile(r" is not as the project is: |, the project has ")
+"""In the reasons there that are toolchains'."""
+_LONGEST_REASON = 200
+"""Characters shown of another one: it is said for each pair of hosts."""
 _OURS = "role d1.fleet.distcc_hosts"
 """In the first line of hosts files that the role has written."""
 _SENT = re.compile(r"exec on (\S+): (\S+)")
@@ -38,6 +49,9 @@ _OWN = re.compile(r"/[A-Za-z0-9_./@-]*/\.distcc/hosts")
 """Paths, without need for quotes, that hosts may have root do something to: what the user's server says could
 be anything.
 """
+_LONGEST_PATH = 255
+MOST_MARKS = 20
+"""In one command: what is longer is hard to read before it is typed."""
 _COMPLAINT = re.compile(r"ERROR|CRITICAL|Warning|DENIED|not allowed|denied")
 
 
@@ -85,7 +99,7 @@ def check_units(case: Case) -> Iterator[Finding]:
                 seen.name,
                 f"the distribution's own {VENDORS} is"
                 f" {'running, without our confinement' if runs else 'not masked'}",
-                Mend("mask it", root=f"systemctl mask --now {VENDORS}"),
+                Mend("mask it; a unit file of the site's own is moved away for that", root=_MASK),
             )
 
 
@@ -137,16 +151,41 @@ def _against_inventory(
             refresh,
         )
     there = {peer.name for peer in peers}
-    said = dict(_LEFT_OUT.findall(distcc.text))
-    for name in members:
-        if name in there or name == seen.name or not serves(case, name):
-            continue
-        why = f", as it says: {said[name]}" if name in said else ""
-        yield Finding(
-            "hosts-file-lacks", WARNING, seen.name, f"{distcc.file} does not name {name}{why}", refresh
-        )
+    lacking = [name for name in members if name not in there and name != seen.name and serves(case, name)]
+    yield from _lacking(case, seen, lacking, refresh)
     for peer in peers:
         yield from _entry(case, seen, peer, refresh)
+
+
+def _lacking(case: Case, seen: Seen, names: list[str], refresh: Mend) -> Iterator[Finding]:
+    """Members that its file does not name. Where that is for a toolchain, `toolchain` says what mends it."""
+    distcc = seen.distcc
+    assert distcc is not None
+    said = dict(_LEFT_OUT.findall(distcc.text))
+    strange: set[str] = set()
+    """Hosts whose toolchain is why."""
+    for name in names:
+        why = said.get(name, "")
+        if _TOOLCHAIN.search(why):
+            strange.add(seen.name if why.startswith(f"{seen.name} is not as ") else name)
+        else:
+            why = f", as it says: {why[:_LONGEST_REASON]}" if why else ""
+            yield Finding(
+                "hosts-file-lacks", WARNING, seen.name, f"{distcc.file} does not name {name}{why}", refresh
+            )
+    told = {finding.host for finding in check_toolchains(case)} if strange else set()
+    for name in sorted(strange - told):
+        other = case.named(name)
+        if other is None or other.facts is None or other.facts.toolchain is None:
+            continue  # that nothing is known of it is said already
+        of = "the others" if name == seen.name else name
+        yield Finding(
+            "hosts-file-lacks",
+            WARNING,
+            seen.name,
+            f"{distcc.file} does not name {of}, for a toolchain of {name} that is no reason any more",
+            Mend("have toolchains looked at anew, on all hosts", play="site", everywhere=True),
+        )
 
 
 def _entry(case: Case, seen: Seen, peer: Peer, refresh: Mend) -> Iterator[Finding]:
@@ -178,6 +217,10 @@ def _entry(case: Case, seen: Seen, peer: Peer, refresh: Mend) -> Iterator[Findin
         )
 
 
+def _may_be_named(pattern: re.Pattern[str], path: str) -> bool:
+    return len(path) <= _LONGEST_PATH and pattern.fullmatch(path) is not None
+
+
 def _plain(path: str) -> str:
     """A test that no part of a path is a link: its user could lead root elsewhere."""
     return f'test "$(realpath {path})" = {path}'
@@ -194,7 +237,7 @@ def _other_files(seen: Seen) -> Iterator[Finding]:
             WARNING,
             seen.name,
             f"distcc without d1fleet reads {distcc.own_file} there, in place of the project's hosts",
-            Mend("move it away", root=move if _OWN.fullmatch(path) else ""),
+            Mend("move it away", root=move if _may_be_named(_OWN, path) else ""),
         )
     if _OURS in distcc.default:
         try:
@@ -222,17 +265,29 @@ def check_backoff(case: Case) -> Iterator[Finding]:
             else f"for {BACKOFF_S:.0f} s after a failure" if counting
             else "left over, of no effect"
         )  # fmt: skip
-        known = [mark.path for mark in marks if _MARK.fullmatch(mark.path)]
+        # Those that keep a peer out come first: not all may fit.
+        paths = list(dict.fromkeys(mark.path for mark in (*future, *counting, *marks)))
+        known = [path for path in paths if _may_be_named(_MARK, path)]
+        rest = len(known) > MOST_MARKS
+        some = ", ".join(path[:_LONGEST_PATH] for path in paths[:3])
+        more = f", and {len(paths) - 3} more" if len(paths) > 3 else ""
         yield Finding(
             "distcc-backoff",
             WARNING if future or counting else NOTE,
             seen.name,
-            f"distcc's marks that leave peers out ({state}): {', '.join(mark.path for mark in marks[:3])}",
+            f"distcc's marks that leave peers out ({state}): {some}{more}",
             Mend(
-                "remove them, once the peers are well",
-                root="; ".join(f"{_plain(path)} && rm -f {path}" for path in known),
+                "remove them, once the peers are well"
+                + (f" ({MOST_MARKS} at once: run doctor again for the rest)" if rest else ""),
+                root=_remove(known[:MOST_MARKS]),
             ),
         )
+
+
+def _remove(paths: list[str]) -> str:
+    """Files, but none to which a link leads."""
+    one = "$mark"
+    return f"for mark in {' '.join(paths)}; do {_plain(one)} && rm -f {one}; done" if paths else ""
 
 
 def check_client(case: Case) -> Iterator[Finding]:

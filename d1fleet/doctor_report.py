@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .doctor import Examined
@@ -24,7 +25,7 @@ def text(examined: Examined, commands: Commands) -> Iterator[str]:
     case = examined.case
     name = f"project {case.project}, " if case.project else ""
     size = f"{name}{len(case.hosts)} host{'' if len(case.hosts) == 1 else 's'}, {examined.took_s:.1f} s"
-    found = shown(examined.findings, commands)
+    found = _shown(examined, commands)
     serious = [each for each in found if each.severity != NOTE]
     if serious:
         yield size
@@ -32,18 +33,27 @@ def text(examined: Examined, commands: Commands) -> Iterator[str]:
     else:
         yield f"all well: {size}"
     for each in found:
-        where = f"{', '.join(each.hosts)}: " if each.hosts else ""
-        yield plain(f"{each.severity}  {where}{each.what}")
-        yield from (plain(f"  mend: {line}") for line in _mend(each))
+        # All names, however many: a command beside them that names as many must not seem to go too far.
+        where = f"{', '.join(map(plain, each.hosts))}: " if each.hosts else ""
+        yield f"{each.severity}  {where}{plain(each.what)}"
+        yield from (f"  mend: {line}" for line in _mend(each))
     yield f"checked: {', '.join(examined.checked)}"
     for what, why in examined.not_checked.items():
         yield plain(f"not checked: {what}: {why}")
 
 
+def _shown(examined: Examined, commands: Commands) -> list[Shown]:
+    case = examined.case
+    members = [seen.name for seen in case.hosts] if case.project else []
+    return shown(examined.findings, replace(commands, project=case.project, members=members))
+
+
 def _mend(each: Shown) -> list[str]:
-    if each.mend and each.command:
-        return [f"{each.mend}:", f"  {each.command}"]
-    return [line for line in (each.mend, each.command) if line]
+    """Words, and the command as it is: one that is cut off does something else."""
+    words = plain(each.mend)
+    if words and each.command:
+        return [f"{words}:", f"  {each.command}"]
+    return [line for line in (words, each.command) if line]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -101,7 +111,7 @@ def as_json(examined: Examined, commands: Commands) -> str:
             "trees": list(case.here.trees),
             "seconds": round(examined.took_s, 2),
             "hosts": [_host(seen) for seen in case.hosts],
-            "findings": [each.as_json() for each in shown(examined.findings, commands)],
+            "findings": [each.as_json() for each in _shown(examined, commands)],
             "checked": examined.checked,
             "not_checked": examined.not_checked,
         },

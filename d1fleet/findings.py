@@ -16,6 +16,11 @@ SEVERITIES = (FAULT, WARNING, NOTE)
 note: nothing has to be done.
 """
 
+LONGEST_ROOT = 8192
+"""Characters of a line for root. What is longer is a host's doing, and is not shown: cut off, it would be
+another command.
+"""
+
 
 @dataclass(frozen=True)
 class Mend:
@@ -26,12 +31,14 @@ class Mend:
         play: name of a playbook to be run for the host.
         root: a shell's line, for root on the host.
         here: a shell's line, for this machine.
+        everywhere: the playbook is for all hosts, whichever the finding is about.
     """
 
     words: str = ""
     play: str = ""
     root: str = ""
     here: str = ""
+    everywhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,8 @@ class Commands:
         checkout: where the playbooks are; None takes those of the installed collection.
         ssh: the program, with the options that doctor was given.
         logins: ssh's arguments for hosts that are not reached by their names alone.
+        project: a group of the inventory, which stands for all of `members`; empty where that is not known.
+        members: its hosts.
     """
 
     inventories: Sequence[str] = ()
@@ -90,22 +99,34 @@ class Commands:
     checkout: str | None = None
     ssh: Sequence[str] = ("ssh",)
     logins: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    project: str = ""
+    members: Sequence[str] = ()
 
     def of(self, mend: Mend, hosts: Sequence[str]) -> str:
-        """The command line of a mend; empty where it has none."""
+        """The command line of a mend, whole; empty where it has none, or none that can be typed."""
+        line = self._line(mend, hosts)
+        # A newline would be another command, and what a terminal does not show cannot be typed.
+        return line if line.isprintable() else ""
+
+    def _line(self, mend: Mend, hosts: Sequence[str]) -> str:
         if mend.here:
             return mend.here
         if mend.root:
             return self._as_root(mend.root, hosts)
         if mend.play and self.inventories:
-            return self._play(mend.play, hosts)
+            return self._play(mend.play, self.members if mend.everywhere else hosts)
         return ""
+
+    def _pattern(self, hosts: Sequence[str]) -> str:
+        """Ansible's, for hosts: by the project's name where all of it is meant."""
+        is_all = len(hosts) > 1 and set(hosts) == set(self.members)
+        return self.project if self.project and is_all else ",".join(hosts)
 
     def _which(self) -> list[str]:
         return [word for path in self.inventories for word in ("--inventory", path)]
 
     def _play(self, name: str, hosts: Sequence[str]) -> str:
-        limit = ["--limit", ",".join(hosts)] if hosts else []
+        limit = ["--limit", self._pattern(hosts)] if hosts else []
         if self.checkout is None:
             return shlex.join([self.playbook, *self._which(), f"d1.fleet.{name}", *limit])
         file = "site.yml" if name == "site" else f"playbooks/{name}.yml"
@@ -116,11 +137,11 @@ class Commands:
 
     def _as_root(self, command: str, hosts: Sequence[str]) -> str:
         # Ansible would look for expressions in it, and follow them on this machine.
-        if any(mark in command for mark in ("{{", "{%", "{#")):
+        if len(command) > LONGEST_ROOT or any(mark in command for mark in ("{{", "{%", "{#")):
             return ""
         if self.inventories:
             words = ["--become", "--module-name", "ansible.builtin.shell", "--args", command]
-            return shlex.join([self.ansible, ",".join(hosts), *self._which(), *words])
+            return shlex.join([self.ansible, self._pattern(hosts), *self._which(), *words])
         lines = [
             shlex.join(
                 [*self.ssh, "-t", *self.logins.get(host, (host,)), shlex.join(["sudo", "sh", "-c", command])]

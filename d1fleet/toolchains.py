@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from .protocol import Hello
 from .server.toolchain import NONE, differences, has_compiler
 
-_SHOWN = 4
+_SHOWN = 2
 """Differences in one message; one is mostly followed by others."""
 
 _IGNORE = "or set d1fleet_toolchain_mismatch: ignore"

@@ -26,7 +26,8 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--strict",
                 is_flag=True,
-                help="What no host can compile fails, and this machine compiles nothing.",
+                help="What no host can compile fails; `run` also ends with 89 where distcc has compiled here"
+                " what it does not distribute.",
             ),
             click.option(
                 "--ccache/--no-ccache",
@@ -152,7 +153,7 @@ def lint(file: TextIO, as_json: bool) -> None:
             "no compiler's command is in there", "give it what `make -n V=1` prints in a clean tree"
         )
     away = sum(each.count for each in found if each.verdict.what in (DISTRIBUTED, LOSSY))
-    click.echo(f"{away} of {total} commands are distributed")
+    click.echo(f"{away} of {total} {'command is' if total == 1 else 'commands are'} distributed")
     for each in found:
         if each.verdict.why:
             word = "distributed, but" if each.verdict.what == LOSSY else "here"

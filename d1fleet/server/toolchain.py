@@ -48,6 +48,9 @@ TOOLS = ("cc", "c++", "as", "ld", "ar")
 
 COMPILERS = ("cc", "c++")
 
+_FINGERPRINT = re.compile(r" \[[^][]*\]\Z")
+"""Behind a version."""
+
 MOST_PARTS = 64
 LONGEST_NAME = 100
 LONGEST_VALUE = 400
@@ -108,17 +111,23 @@ def differences(
     whose: str = "the project",
     places: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """What differs, a text for each part of `expected`; parts that only `found` has do not count.
+    """What differs, a text for each part of `expected`, compilers first; parts that only `found` has do not
+    count. Fingerprints are left out where versions differ anyway.
 
     Args:
         places: where the tools of `found` lie, as `places` has it; they are said, and are no difference.
     """
     at = {name: f" at {path}" for name, path in (places or {}).items()}
-    return [
-        f"{name}: {found.get(name) or NONE}{at.get(name, '')}, {whose} has {value or NONE}"
-        for name, value in expected.items()
-        if (found.get(name) or NONE) != (value or NONE)
-    ]
+    texts = []
+    for name in sorted(expected, key=lambda name: name not in COMPILERS):
+        there, wanted = found.get(name) or NONE, expected[name] or NONE
+        if there == wanted:
+            continue
+        plain = [_FINGERPRINT.sub("", text) for text in (there, wanted)]
+        if plain[0] != plain[1]:
+            there, wanted = plain
+        texts.append(f"{name}: {there}{at.get(name, '')}, {whose} has {wanted}")
+    return texts
 
 
 def has_compiler(parts: Mapping[str, str]) -> bool:

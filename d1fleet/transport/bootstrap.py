@@ -18,6 +18,13 @@ COMPILE = "/usr/local/lib/d1fleet/distcc/serve"
 COMPILE_ASKED = f"{COMPILE} --inetd --enable-tcp-insecure"
 """How distcc asks for it. The last word would let it run any program, and goes nowhere: COMPILE has none."""
 
+FIRST_LINE_S = 30
+"""A coordinator sends its line as soon as it reads our greeting, and gives up 45 s after its login: who is
+silent for so long is something else, and might wait for ever.
+"""
+
+NOTHING_ELSE = "this key starts builds of d1fleet and nothing else"
+
 say = sys.stdout
 base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
 base = os.path.join(base, "d1fleet", "server")
@@ -30,20 +37,48 @@ def answer(text: str) -> None:
 
 def asked() -> str:
     """The hash that the coordinator wants; of an installed launcher nothing else but COMPILE can be asked."""
-    if os.environ.get("SSH_ORIGINAL_COMMAND") == COMPILE_ASKED:
+    command = os.environ.get("SSH_ORIGINAL_COMMAND")
+    if command == COMPILE_ASKED:
         try:
             os.execv(COMPILE, [COMPILE])
         except OSError as error:
             sys.stderr.write(f"d1fleet: this host serves no distcc over SSH: {error.strerror}\n")
             sys.exit(4)
     answer(f"D1FLEET-SERVER {sys.version_info[0]}.{sys.version_info[1]} launcher")
-    line = sys.stdin.buffer.readline(64).decode("ascii", "replace")
+    if command is not None and not starts_a_server(command):
+        give_up()  # whoever reads our greeting as something else (rsync, scp, Ansible) may wait, too
+    line = first_line().decode("ascii", "replace")
     wanted = line[len("want ") :].strip()
     if not line.startswith("want ") or len(wanted) != 32 or set(wanted) - set("0123456789abcdef"):
         # Mostly a person, who has logged in by hand to see whether that works.
-        answer("bad this key starts builds of d1fleet and nothing else (the login works)")
+        answer(f"bad {NOTHING_ELSE} (the login works)")
         sys.exit(4)
     return wanted
+
+
+def starts_a_server(command: str) -> bool:
+    """Is this what coordinators ask for, of whatever version? See start_command in launcher.py."""
+    words = command.split(" ", 4)
+    return len(words) == 5 and words[0] == "exec" and words[2:4] == ["-ISE", "-c"]
+
+
+def first_line() -> bytes:
+    """What a coordinator says behind our greeting, in time."""
+    import signal
+
+    late = f", and nobody has asked for one within {FIRST_LINE_S} s"
+    signal.signal(signal.SIGALRM, lambda *_: give_up(late))
+    signal.alarm(FIRST_LINE_S)
+    line = sys.stdin.buffer.readline(64)
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    return line
+
+
+def give_up(why: str = "") -> None:
+    """Tell a person; stdout may be for a program that takes it for something else."""
+    sys.stderr.write(f"d1fleet: {NOTHING_ELSE}{why}\n")
+    sys.exit(4)
 
 
 def usable(folder: str) -> bool:

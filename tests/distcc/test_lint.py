@@ -62,6 +62,7 @@ gcc -include h.h -c a.c -o a.o
 gcc -fdebug-prefix-map=/a=/b -g -c a.c -o a.o
 gcc -c conftest.c -o conftest.o
 g++ -c a.cpp -o a.o
+/usr/bin/gcc -c a.c -o a.o
 """.strip().splitlines()
 
 SOURCES = {
@@ -93,9 +94,10 @@ def test_as_distcc_does_it(tmp_path: Path) -> None:
                 "DISTCC_HOSTS": "192.0.2.1/1,lzo",
             }
             before = set(tree.iterdir())
-            net.run(["distcc", *command.split()], check=False, cwd=tree, env={**os.environ, **log})
+            argv = ["distcc", *command.split()]
+            net.run(argv, check=False, cwd=tree, env={**os.environ, **log})
             went = re.search("exec on 192", (state / "log").read_text()) is not None
-            verdict = judge(command.split())
+            verdict = judge(argv)
             if went != (verdict.what != HERE):
                 wrong.append(f"{command}: {verdict}, and {'not ' if went else ''}here")
             made = {path.name for path in set(tree.iterdir()) - before}

@@ -77,7 +77,7 @@ def test_a_flat_makefile_compiles_on_all_hosts(net: Lan, tree: Path, tmp_path: P
     there = sum(log.read_text().count("COMPILE_OK") for log in logs)
     assert f"{FILES} compilations: h1 " in done.stderr
     assert f"this machine {FILES - there}\n" in done.stderr
-    assert "1 commands that cannot be distributed" in done.stderr
+    assert "1 command that cannot be distributed" in done.stderr
     assert "0 compilations fell back" in done.stderr
     assert all("COMPILE_OK" in log.read_text() for log in logs)
 
@@ -181,6 +181,61 @@ def test_a_host_that_disagrees_is_left_out_from_then_on(net: Lan, tree: Path, tm
         assert "host h1 is left out" not in done.stderr
     again = net.d1fleet("run", "--hosts-file", file, "true", cwd=tree)
     assert "host h1 is left out: it could not compile f" in again.stderr
+
+
+UNSEEN = "d1fleet: distcc has seen no compilation: all was up to date, or the compiler is called by a path"
+
+
+def test_a_compiler_that_passes_distcc_by_is_told_of(net: Lan, tree: Path, tmp_path: Path) -> None:
+    log = net.distccd("192.0.2.1")
+    file = _hosts(tmp_path, _peer(1))
+    words = ("--hosts-file", file, "make", "-s", "-j{slots}", "CC=/usr/bin/gcc")
+    for more in ((), ("--summary",), ("--strict",)):
+        done = net.d1fleet("run", *more, *words, "-B", cwd=tree)
+        assert done.returncode == 0, done.stderr
+        assert len([line for line in done.stderr.splitlines() if line.startswith(UNSEEN)]) == 1, done.stderr
+        assert "| d1fleet lint` tells" in done.stderr
+    assert net.d1fleet("run", "--quiet", *words, "-B", cwd=tree).stderr == ""
+    assert UNSEEN not in net.d1fleet("run", *words, "nothing", cwd=tree).stderr
+    assert "COMPILE_OK" not in log.read_text()
+    dry = tmp_path / "dry"
+    dry.write_text(net.run(["make", "-C", str(tree), "-nB", "CC=/usr/bin/gcc"]).stdout)
+    said = net.d1fleet("lint", dry, cwd=tree).stdout
+    assert f"0 of {FILES + 1} commands are distributed" in said
+    assert f"{FILES}  here: /usr/bin/gcc is a path, which passes distcc by: CC=gcc (f" in said
+
+
+def test_strict_fails_where_distcc_itself_compiles_here(net: Lan, tree: Path, tmp_path: Path) -> None:
+    net.distccd("192.0.2.1")
+    file = _hosts(tmp_path, _peer(1))
+    words = ("--hosts-file", file, "make", "-s", "-j{slots}")
+    done = net.d1fleet("run", "--strict", *words, cwd=tree)
+    assert (done.returncode, done.stderr) == (0, "")
+    native = (*words, "-B", "CC=gcc -march=native")
+    done = net.d1fleet("run", "--strict", *native, cwd=tree)
+    assert done.returncode == HostError.exit_code
+    assert done.stderr.startswith(
+        f"d1fleet: this machine has compiled {FILES} files, which --strict forbids: f"
+    )
+    assert f" and {FILES - 5} more: native is another processor on each host" in done.stderr
+    assert "compilations that distcc does not distribute" not in done.stderr
+    assert (tree / "prog").exists()
+    # A program's own failure is its own.
+    assert net.d1fleet("run", "--strict", *native, "all", "nothing", cwd=tree).returncode == 2
+    loose = net.d1fleet("run", *native, cwd=tree)
+    assert loose.returncode == 0
+    assert loose.stderr.startswith(f"d1fleet: {FILES} compilations that distcc does not distribute: f")
+
+
+def test_what_configure_tries_is_no_compilation_for_strict(net: Lan, tree: Path, tmp_path: Path) -> None:
+    net.distccd("192.0.2.1")
+    file = _hosts(tmp_path, _peer(1))
+    (tree / "conftest.c").write_text("int main(void) { return 0; }\n")
+    script = "gcc -march=native -c conftest.c && gcc -E conftest.c >x && gcc -march=native conftest.o -o prog"
+    done = net.d1fleet("run", "--strict", "--summary", "--hosts-file", file, "sh", "-ec", script, cwd=tree)
+    assert done.returncode == 0, done.stderr
+    assert "3 commands that cannot be distributed" in done.stderr
+    assert UNSEEN in done.stderr
 
 
 def test_the_programs_end_is_ours(net: Lan, tree: Path, tmp_path: Path) -> None:

@@ -359,6 +359,27 @@ FAULTS = (
         severity="warning",
     ),
     Fault(
+        "marks of distcc's for many peers",
+        sh(
+            "mkdir -p /root/.distcc/lock && for n in 1 2 3 4 5 6 7 8 9 10 11 12; do"
+            " touch -d '+1 hour' /root/.distcc/lock/backoff_tcp_10.0.0.${n}_3632_0; done"
+        ),
+        "distcc-backoff",
+        "and 9 more",
+        severity="warning",
+    ),
+    Fault(
+        "a unit file of the site's own for distcc",
+        sh(
+            "rm -f /etc/systemd/system/distcc.service && printf '[Service]\nExecStart=/bin/sleep 999\n'"
+            " >/etc/systemd/system/distcc.service && systemctl daemon-reload"
+            " && systemctl start distcc.service"
+        ),
+        "distcc-vendor",
+        "is running",
+        undo=sh("rm -f /etc/systemd/system/distcc.service.old*"),
+    ),
+    Fault(
         "a packet filter that keeps members out",
         sh("nft flush set inet d1fleet_distcc members4"),
         "canary-connect",

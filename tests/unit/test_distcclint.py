@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from d1fleet.distcclint import DISTRIBUTED, HERE, LOSSY, commands, findings, judge
+from d1fleet.distcclint import DISTRIBUTED, HERE, LOSSY, Verdict, about, commands, compiles, findings, judge
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,13 @@ from d1fleet.distcclint import DISTRIBUTED, HERE, LOSSY, commands, findings, jud
             [["arm-none-eabi-g++-12", "-c", "a.cc", "-o", "a b.o"]],
         ),
         ("/bin/bash ../libtool --mode=compile gcc -c a.c -o a.lo", [["gcc", "-c", "a.c", "-o", "a.lo"]]),
-        ("ccache /usr/bin/clang -c a.c; cc -c b.c", [["/usr/bin/clang", "-c", "a.c"], ["cc", "-c", "b.c"]]),
+        (
+            "ccache /usr/bin/clang -c a.c; cc -c b.c",
+            [["ccache", "/usr/bin/clang", "-c", "a.c"], ["cc", "-c", "b.c"]],
+        ),
+        ("/bin/libtool distcc gcc -c a.c", [["distcc", "gcc", "-c", "a.c"]]),
+        ("make CC=/usr/bin/gcc -C sub", []),
+        ("-DCC=/usr/bin/gcc -c a.c", []),
         ("cc -c a.c && \\\ncc -c b.c", [["cc", "-c", "a.c"], ["cc", "-c", "b.c"]]),
         ("if x; then cc -c a.c; fi", [["cc", "-c", "a.c"]]),
         ("echo gcc is a compiler", []),
@@ -53,3 +59,86 @@ def test_findings_count_by_reason() -> None:
         (LOSSY, 1, "d.c"),
     ]
     assert "native is another processor" in found[1].verdict.why
+
+
+def _what(line: str) -> Verdict:
+    """Of the one command in a line."""
+    (argv,) = commands(line)
+    return judge(argv)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "mend"),
+    [
+        ("/usr/bin/gcc", "CC=gcc"),
+        ("/usr/bin/g++-12", "CXX=g++-12"),
+        ("tools/bin/arm-none-eabi-gcc", "CC=arm-none-eabi-gcc"),
+        ("./cc", "CC=cc"),
+        ("/cc", "CC=cc"),
+    ],
+)
+def test_a_compiler_with_a_path_passes_distcc_by(compiler: str, mend: str) -> None:
+    why = f"{compiler} is a path, which passes distcc by: {mend}"
+    assert _what(f"{compiler} -O2 -c a.c") == Verdict(HERE, why)
+    assert _what(f"cd x && {compiler} -march=native -c a.c") == Verdict(HERE, why)
+    # A link would be here in any case.
+    assert "it links" in _what(f"{compiler} -o prog a.o").why
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/usr/lib/distcc/gcc -c a.c",
+        "/usr/lib/../lib64/distcc/gcc -c a.c",
+        "/usr/lib/ccache/gcc -c a.c",
+        "distcc /usr/bin/gcc -c a.c",
+        "/usr/bin/distcc /usr/bin/gcc -c a.c",
+        "ccache gcc -c a.c",
+        "gcc -c /src/a.c",
+    ],
+)
+def test_unless_the_path_is_distccs_or_distcc_is_called(line: str) -> None:
+    assert _what(line).what == DISTRIBUTED
+
+
+def test_behind_ccache_a_path_needs_ccaches_own_way_to_distcc() -> None:
+    found = _what("ccache /usr/bin/gcc -c a.c")
+    assert found == Verdict(HERE, "ccache calls /usr/bin/gcc without distcc, but for `d1fleet run --ccache`")
+
+
+def test_cmakes_commands_as_it_writes_them() -> None:
+    """By CMake 3.25; with a launcher its database is the same, and what ninja or make runs has it."""
+    entry = {"command": "/usr/bin/cc    -o CMakeFiles/p.dir/m.c.o -c /tmp/m.c"}
+    (found,) = findings(json.dumps([entry]))
+    assert found.verdict.what == HERE
+    assert found.verdict.why.startswith(
+        "/usr/bin/cc is a path, which passes distcc by: start cmake by `d1fleet run`"
+    )
+    assert "LAUNCHER" in found.verdict.why
+    masqueraded = {"command": entry["command"].replace("/usr/bin", "/usr/lib/distcc")}
+    assert findings(json.dumps([masqueraded]))[0].verdict.what == DISTRIBUTED
+    assert _what(f"distcc {entry['command']}").what == DISTRIBUTED
+
+
+@pytest.mark.parametrize(
+    ("line", "so"),
+    [
+        ("gcc -march=native -c a.c", True),
+        ("distcc gcc -S a.cpp", True),
+        ("gcc -c a.c b.c", True),
+        ("gcc -o prog a.c", False),
+        ("gcc -o prog a.o", False),
+        ("gcc -E -c a.c", False),
+        ("gcc -MM -c a.c", False),
+        ("gcc -c a.s", False),
+        ("gcc -c -x c /dev/null", False),
+        ("gcc -march=native -c conftest.c", False),
+    ],
+)
+def test_what_counts_as_a_compilation(line: str, so: bool) -> None:
+    assert compiles(line.split()) is so
+
+
+def test_a_command_is_shown_by_its_source() -> None:
+    assert about(["distcc", "gcc", "-c", "a.c"]) == "a.c"
+    assert about(["distcc", "gcc", "--version"]) == "gcc"

@@ -82,6 +82,24 @@ DISAGREED = _log(
 (dcc_exit) exit: code 0; self: 0.000000 user 0.004009 sys; children: 0.010561 user 0.006586 sys
 """
 )
+NATIVE = _log("""
+(dcc_gcc_rewrite_fqn) Re-writing call to 'gcc' to 'x86_64-linux-gnu-gcc' to support cross-compilation.
+exec on localhost: x86_64-linux-gnu-gcc -march=native "-DF=a b" -c a.c -o a.o
+(dcc_collect_child) cc times: user 0.000000s, system 0.000000s, 0 minflt, 0 majflt
+compile (null) on localhost completed ok
+(dcc_exit) exit: code 0; self: 0.000000 user 0.004345 sys; children: 0.007760 user 0.012753 sys
+""")
+CONFTEST = _log("""
+exec on localhost: x86_64-linux-gnu-gcc -c conftest.c -o conftest.o
+compile conftest.c on localhost completed ok
+(dcc_exit) exit: code 0; self: 0.002805 user 0.000000 sys; children: 0.016896 user 0.000000 sys
+""")
+PROGRAM = _log("""
+(dcc_scan_args) compiler apparently called not for compile
+exec on localhost: x86_64-linux-gnu-gcc m.c -o p
+compile m.c on localhost completed ok
+(dcc_exit) exit: code 0; self: 0.002985 user 0.000000 sys; children: 0.021531 user 0.012659 sys
+""")
 LINK = _log("""
 (dcc_scan_args) called for link?  i give up
 exec on localhost: x86_64-linux-gnu-gcc a.o -o a
@@ -127,6 +145,28 @@ def test_a_host_that_disagrees_is_named() -> None:
 
 def test_links_are_no_fall_back() -> None:
     assert read(LINK) == Told(undistributable=1)
+
+
+def test_what_distcc_keeps_here_is_kept_as_a_command() -> None:
+    told = read([*NATIVE, *CONFTEST])
+    kept = [
+        'x86_64-linux-gnu-gcc -march=native "-DF=a b" -c a.c -o a.o',
+        "x86_64-linux-gnu-gcc -c conftest.c -o conftest.o",
+    ]
+    assert told == Told(undistributable=2, kept=kept)
+
+
+def test_what_is_compiled_and_linked_at_once_counts_as_a_link() -> None:
+    assert read(PROGRAM) == Told(undistributable=1)
+
+
+def test_what_fails_here_has_compiled_nothing() -> None:
+    failed = [
+        line.replace("compile (null) on localhost completed ok", "ERROR: compile (null) on localhost failed")
+        for line in NATIVE
+    ]
+    assert failed != NATIVE
+    assert read(failed) == Told(undistributable=1)
 
 
 def test_clients_write_between_each_others_lines() -> None:

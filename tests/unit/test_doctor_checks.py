@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from d1fleet.doctor_case import Case
+from d1fleet.doctor_distcc import MOST_MARKS
 from d1fleet.doctor_facts import (
     Backoff,
     Canary,
@@ -375,3 +381,135 @@ def test_a_time_service_is_one_that_is_known() -> None:
 
 def test_trees_are_typed() -> None:
     assert isinstance(project().hosts[0].facts.trees[0], Tree)  # type: ignore[union-attr]
+
+
+def marks(folder: Path, count: int) -> list[Backoff]:
+    """distcc's marks of peers, there; their time stamps are of the future."""
+    lock = folder / ".distcc" / "lock"
+    lock.mkdir(parents=True)
+    paths = [lock / f"backoff_tcp_192.0.2.{number}_3632_0" for number in range(count)]
+    for path in paths:
+        path.touch()
+    return [Backoff(str(path), -3600.0) for path in paths]
+
+
+def type_as_root(case: Case) -> str:
+    """The command of the finding about marks; returns the words with it."""
+    (finding,) = texts(case, "distcc-backoff")
+    subprocess.run(["sh", "-c", finding.mend.root], check=True, timeout=60)
+    return str(finding.mend.words)
+
+
+@pytest.mark.parametrize("count", [1, 7, MOST_MARKS])
+def test_marks_are_removed_by_one_command(tmp_path: Path, count: int) -> None:
+    there = marks(tmp_path, count)
+    case = change(project(), "birch", distcc={"backoff": tuple(there)})
+    assert "again" not in type_as_root(case)
+    assert not [mark for mark in there if os.path.exists(mark.path)]
+
+
+def test_of_many_marks_some_are_left_for_the_next_time(tmp_path: Path) -> None:
+    there = marks(tmp_path, 3 * MOST_MARKS)
+    # Those of no effect come last, wherever they stand.
+    there[:MOST_MARKS] = [Backoff(mark.path, 900.0) for mark in there[:MOST_MARKS]]
+    for left in (2, 1, 0):
+        case = change(project(), "birch", distcc={"backoff": tuple(there)})
+        (finding,) = texts(case, "distcc-backoff")
+        assert f"and {len(there) - 3} more" in finding.what
+        assert ("run doctor again for the rest" in type_as_root(case)) == (left > 0)
+        there = [mark for mark in there if os.path.exists(mark.path)]
+        assert len(there) == left * MOST_MARKS
+        assert left != 1 or {mark.age_s for mark in there} == {900.0}
+
+
+def test_no_mark_is_removed_behind_a_link(tmp_path: Path) -> None:
+    there = marks(tmp_path, 2)
+    (tmp_path / "link").symlink_to(tmp_path / ".distcc")
+    led = Backoff(there[0].path.replace(".distcc", "link"), -9.0)
+    type_as_root(change(project(), "birch", distcc={"backoff": (led, there[1])}))
+    assert [os.path.exists(mark.path) for mark in there] == [True, False]
+
+
+def test_a_path_that_is_too_long_is_not_named() -> None:
+    long = f"/h/{'x' * 300}/lock/backoff_x"
+    case = change(project(), "birch", distcc={"backoff": (Backoff(long, -9.0), Backoff(MARK, -9.0))})
+    (finding,) = texts(case, "distcc-backoff")
+    assert MARK in finding.mend.root and long not in finding.mend.root
+
+
+def reason() -> str:
+    """Why role distcc_hosts leaves a host with another compiler out, in its own words."""
+    path = Path(__file__).resolve().parents[2] / "roles/fleet/files/fleet_report.py"
+    spec = importlib.util.spec_from_file_location("fleet_report_of_doctor", path)
+    assert spec is not None and spec.loader is not None
+    report = importlib.util.module_from_spec(spec)
+    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        spec.loader.exec_module(report)
+    finally:
+        sys.dont_write_bytecode = written
+    host = {"state": "done", "parts": {**PARTS, "cc": "cc 13"}, "record": {}}
+    return str(report.differs(host, "demo", PARTS))
+
+
+def left_out(case: Case, name: str, why: dict[str, str]) -> None:
+    """A host's file as the role writes it: peers of `why` do not stand in it."""
+    lines = [line for line in hosts_file(name).splitlines(True) if line.split("# ")[-1].strip() not in why]
+    said = "".join(f"# left out: {each}: {text}\n" for each, text in why.items())
+    change(case, name, distcc={"text": said + "".join(lines), "default": ""})
+    for each in why:
+        case.named(name).canaries.pop(each)  # type: ignore[union-attr]
+
+
+def left_out_for_cedar(case: Case) -> None:
+    """cedar has another compiler, the files say: its own leaves out everybody."""
+    why = reason()
+    for name in ("alder", "birch"):
+        left_out(case, name, {"cedar": why})
+    own = f"cedar is not as the project is: {why}"
+    left_out(case, "cedar", {"alder": own, "birch": own})
+
+
+def test_a_host_that_is_left_out_for_its_toolchain_is_one_fault() -> None:
+    case = project()
+    left_out_for_cedar(case)
+    change(case, "cedar", toolchain={"parts": {**PARTS, "cc": "cc 13"}})
+    assert found(case) == [("toolchain", "fault", "cedar")]
+
+
+def test_a_host_that_is_left_out_and_says_nothing_now_is_one_fault() -> None:
+    case = project()
+    left_out_for_cedar(case)
+    seen = case.hosts[2]
+    seen.error, seen.facts, seen.canaries = ConnectError("no answer in time", "is it up?"), None, {}
+    assert found(case) == [("unreachable", "fault", "cedar")]
+
+
+def test_a_toolchain_that_is_no_reason_any_more() -> None:
+    case = project()
+    left_out_for_cedar(case)
+    assert found(case) == [("hosts-file-lacks", "warning", name) for name in NAMES]
+    for each in texts(case, "hosts-file-lacks"):
+        assert "for a toolchain of cedar" in each.what and "cc 13" not in each.what
+        # refresh.yml does not look at toolchains.
+        assert each.mend.play == "site" and each.mend.everywhere
+
+
+def test_another_reason_is_told_and_is_short() -> None:
+    case = project()
+    left_out(case, "birch", {"cedar": "nothing is known of it: it was not reached"})
+    (finding,) = texts(case, "hosts-file-lacks")
+    assert finding.what.endswith("as it says: nothing is known of it: it was not reached")
+    assert finding.mend.play == "refresh"
+    case = project()
+    left_out(case, "birch", {"cedar": "x" * 900})
+    (finding,) = texts(case, "hosts-file-lacks")
+    assert len(finding.what) < 300
+
+
+@pytest.mark.parametrize("path", ["/tmp; reboot", "/tmp\nreboot", "/" + "x" * 999])
+def test_words_with_a_command_can_be_typed_as_well(path: str) -> None:
+    case = change(project(), "birch", disk=(disk("/tmp", path, free_bytes=1 << 20),))
+    (finding,) = texts(case, "disk")
+    words = finding.mend.words.split("`")
+    assert len(words) == 1 or words[1] == "du -xh --max-depth=1 '/tmp; reboot' | sort -h"

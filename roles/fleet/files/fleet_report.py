@@ -19,11 +19,14 @@ import json
 import shlex
 import sys
 
+import fleet_facts
+
+from d1fleet.server.toolchain import differences
 from d1fleet.words import plain
 
 ABSENT = "not in this run"
 
-_SHOWN = 4
+_SHOWN = 2
 """Packages that are named with a host, one of each source; and parts of its toolchain."""
 
 _LONGEST = 160
@@ -34,11 +37,21 @@ def report(given):
     """The lines."""
     lines = []
     for project, names in given["projects"].items():
-        hosts = {name: given["hosts"][name] for name in names}
+        hosts = {name: _read(given["hosts"][name]) for name in names}
         lines += _project(project, hosts, given["reference"].get(project) or {}, given)
     if given["check"]:
         lines.append("Nothing was changed. To enrol them, run it again without --check.")
     return lines
+
+
+def _read(host):
+    """A host whose word is of the right shape."""
+    return {
+        **host,
+        "parts": fleet_facts.parts(host["parts"]),
+        "record": fleet_facts.record(host["record"]),
+        "packages": fleet_facts.packages(host.get("packages")),
+    }
 
 
 def _project(project, hosts, reference, given):
@@ -70,7 +83,8 @@ def _project(project, hosts, reference, given):
         lines.append(
             f"{project}: to mend a difference, bring its package to the version of the other hosts (for all:"
             " d1fleet_toolchain_versions). Where packages are equal, a program differs: a wrapper in"
-            " /usr/local/bin, or a link in /usr/bin. There `type -a cc; ls -l /usr/bin/cc` shows both"
+            " /usr/local/bin, or a link in /usr/bin. There `type -a cc; ls -l /usr/bin/cc` shows both."
+            " A host of another release of the distribution belongs into a project of its own"
         )
     head = (
         f"{project}: {len(taking)} of {len(hosts)} hosts take part"
@@ -114,14 +128,7 @@ def differs(host, project, wanted):
             return f"{ABSENT}, and not enrolled for {project} or not reached: run site.yml without --limit"
         if record != wanted:
             return f"{ABSENT}, and it goes by an older record: run site.yml without --limit"
-    parts = host["parts"] or {}
-    return _some(
-        [
-            f"{_word(part)} is {_word(parts.get(part, 'none'))}, the project has {_word(value)}"
-            for part, value in wanted.items()
-            if parts.get(part, "none") != value
-        ]
-    )
+    return _some([plain(text) for text in differences(wanted, host["parts"])])
 
 
 def _some(words):

@@ -505,6 +505,16 @@ def test_differences(expected: dict[str, str], found: dict[str, str], words: lis
     assert differences(expected, found) == words
 
 
+def test_a_fingerprint_is_told_where_versions_are_equal() -> None:
+    ours = {"headers": "9 files [ab]", "ld": "GNU ld 2.40 [1a]", "cc": "cc 12 [cc1 1a2b]"}
+    theirs = {"headers": "9 files [cd]", "ld": "GNU ld 2.44 [2b]", "cc": "cc 12 [cc1 3c4d]"}
+    assert differences(ours, theirs) == [
+        "cc: cc 12 [cc1 3c4d], the project has cc 12 [cc1 1a2b]",
+        "headers: 9 files [cd], the project has 9 files [ab]",
+        "ld: GNU ld 2.44, the project has GNU ld 2.40",
+    ]
+
+
 def test_where_it_lies() -> None:
     places = {"cc": "/usr/local/bin/cc", "ld": "/usr/local/bin/ld"}
     found = differences({"cc": "a", "ld": "c"}, {"cc": "b", "ld": "c"}, places=places)

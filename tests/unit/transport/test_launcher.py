@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 
 from d1fleet import protocol
 from d1fleet.errors import ServerStartError
+from d1fleet.hostlink import START_LIMIT_S
 from d1fleet.hostsfile import SERVE, SERVE_ARGUMENTS
 from d1fleet.transport import launcher, pack
 
@@ -506,9 +508,90 @@ def test_the_launcher_says_that_there_is_no_compile_server(home: Path) -> None:
 def test_what_is_nearly_the_compile_server_is_none(home: Path, command: str) -> None:
     done = asked(home, command, "#!/bin/sh\necho served\n")
     assert done.returncode == 4
-    greeting, said = done.stdout.splitlines()
+    (greeting,) = done.stdout.splitlines()
     assert greeting.startswith("D1FLEET-SERVER ")
-    assert said.startswith("bad this key")
+    assert done.stderr == NOTHING_ELSE
+
+
+NOTHING_ELSE = "d1fleet: this key starts builds of d1fleet and nothing else\n"
+
+
+@contextlib.contextmanager
+def silent_client(file: Path, home: Path, command: str | None) -> Iterator[subprocess.Popen[str]]:
+    """Who asks the launcher for a command by a bound key (None: a plain login), and keeps stdin open."""
+    environ = {"HOME": str(home)} if command is None else {"HOME": str(home), "SSH_ORIGINAL_COMMAND": command}
+    with subprocess.Popen(
+        runs(file),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environ,
+    ) as client:
+        try:
+            yield client
+        finally:
+            client.kill()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "id",
+        "scp -t /tmp/x",
+        "rsync --server -e.LsfxC . /tmp/x",
+        "/usr/lib/openssh/sftp-server",
+        "/bin/sh -c 'echo ~ada && sleep 0'",
+        "exec python3 -c 'import os'",
+        "exec python3 -ISE",
+        "",
+    ],
+)
+def test_other_clients_are_refused_at_once(home: Path, command: str) -> None:
+    """They may wait for us as we would wait for them."""
+    with silent_client(installed(home), home, command) as client:
+        assert client.wait(20) == 4
+        assert client.stderr and client.stderr.read() == NOTHING_ELSE
+
+
+@pytest.mark.parametrize("python", [None, "/opt/py/bin/python3.9"])
+def test_a_coordinators_command_is_none_of_those(home: Path, python: str | None) -> None:
+    file = installed(home)
+    unpacked(home)
+    with ended(Start(runs(file), home, {"SSH_ORIGINAL_COMMAND": launcher.start_command(python)})) as one:
+        one.talk()
+        one.hello()
+
+
+@pytest.mark.parametrize("words", ["", "want 0123"])
+@pytest.mark.parametrize("command", [None, launcher.start_command(None)])
+def test_who_says_nothing_in_time_is_given_up(home: Path, command: str | None, words: str) -> None:
+    file = installed(home)
+    file.write_text(file.read_text().replace("FIRST_LINE_S = 30\n", "FIRST_LINE_S = 1\n"))
+    with silent_client(file, home, command) as client:
+        assert client.stdin and client.stderr
+        client.stdin.write(words)
+        client.stdin.flush()
+        assert client.wait(20) == 4
+        late = ", and nobody has asked for one within 1 s\n"
+        assert client.stderr.read() == NOTHING_ELSE.replace("\n", late)
+
+
+def test_the_limit_ends_with_the_first_line(home: Path) -> None:
+    """It is the server's stdin from then on, and that may be silent."""
+    file = installed(home)
+    file.write_text(file.read_text().replace("FIRST_LINE_S = 30\n", "FIRST_LINE_S = 1\n"))
+    unpacked(home)
+    with ended(Start(runs(file), home)) as one:
+        one.talk()
+        with pytest.raises(subprocess.TimeoutExpired):
+            one.process.wait(1.5)
+        one.hello()
+
+
+def test_a_slow_coordinator_gives_up_first_or_is_in_time() -> None:
+    said = re.search(r"^FIRST_LINE_S = (\d+)$", launcher.bootstrap(), re.MULTILINE)
+    assert said and 20 <= int(said[1]) < START_LIMIT_S
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757])
