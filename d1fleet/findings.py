@@ -130,10 +130,12 @@ class Commands:
         if self.checkout is None:
             return shlex.join([self.playbook, *self._which(), f"d1.fleet.{name}", *limit])
         file = "site.yml" if name == "site" else f"playbooks/{name}.yml"
-        # From there: its ansible.cfg names the roles.
-        return f"cd {shlex.quote(self.checkout)} && " + shlex.join(
-            [self.playbook, *self._which(), file, *limit]
-        )
+        return self._from_checkout([self.playbook, *self._which(), file, *limit])
+
+    def _from_checkout(self, words: Sequence[str]) -> str:
+        # Its ansible.cfg names the roles, and who logs in: a builder's key opens no shell.
+        there = f"cd {shlex.quote(self.checkout)} && " if self.checkout is not None else ""
+        return there + shlex.join(words)
 
     def _as_root(self, command: str, hosts: Sequence[str]) -> str:
         # Ansible would look for expressions in it, and follow them on this machine.
@@ -141,7 +143,7 @@ class Commands:
             return ""
         if self.inventories:
             words = ["--become", "--module-name", "ansible.builtin.shell", "--args", command]
-            return shlex.join([self.ansible, self._pattern(hosts), *self._which(), *words])
+            return self._from_checkout([self.ansible, self._pattern(hosts), *self._which(), *words])
         lines = [
             shlex.join(
                 [*self.ssh, "-t", *self.logins.get(host, (host,)), shlex.join(["sudo", "sh", "-c", command])]

@@ -444,10 +444,12 @@ def reason() -> str:
     assert spec is not None and spec.loader is not None
     report = importlib.util.module_from_spec(spec)
     written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(report)
     finally:
         sys.dont_write_bytecode = written
+        del sys.path[0]
     host = {"state": "done", "parts": {**PARTS, "cc": "cc 13"}, "record": {}}
     return str(report.differs(host, "demo", PARTS))
 
