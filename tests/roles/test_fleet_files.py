@@ -295,7 +295,7 @@ def test_the_report_says_who_is_left_out_and_why() -> None:
     )
     assert lines[0] == "demo: 3 of 7 hosts take part: alder, cedar, fir"
     assert lines[1] == "demo: builds leave birch out: cc: cc 13, the project has cc 12"
-    assert lines[2].startswith("demo: cedar takes part (d1fleet_toolchain_mismatch: ignore): cc is cc 13")
+    assert lines[2].startswith("demo: cedar takes part (d1fleet_toolchain_mismatch: ignore): cc: cc 13")
     assert lines[3].startswith("demo: dogwood failed, see above")
     assert lines[4].startswith("demo: builds leave elm out: not in this run, and it goes by an older record")
     assert lines[5].startswith("demo: builds leave gorse out: not in this run, and not enrolled")
