@@ -187,8 +187,9 @@ def test_a_peer_that_fails_is_named_and_packages_stay_where_nobody_asks(fleet: F
         retired = fleet.retire("h3")
     finally:
         site.on("h1", "rm /etc/d1fleet/hosts && mv /root/hosts /etc/d1fleet/hosts")
-    assert retired.counts["h1"]["failed"] == 1, retired.text
-    assert retired.code != 0
+    assert retired.counts["h1"]["rescued"] == 1, retired.text
+    assert retired.code == 2
+    assert "h1: see what failed there" in retired.words
     assert "h1: could not be reached, or failed: may still send work" in retired.words, retired.text
     assert retired.counts["h3"]["failed"] == 0, retired.text
     assert "h3: the packages that came at enrolment stay" in retired.words
