@@ -62,7 +62,7 @@ def test_faults_come_first_and_can_be_typed() -> None:
     assert answer["faults"] == {"alder": 1, "cedar": 1}
     lines = answer["lines"]
     assert lines[0] == "fault  alder, cedar: it is not"
-    assert lines[2].startswith("    ansible alder,cedar --inventory /inv --become ")
+    assert lines[2].startswith("    cd /src && ansible alder,cedar --inventory /inv --become ")
     assert lines[5] == (
         "    cd /src && ansible-playbook --inventory /inv playbooks/refresh.yml --limit alder,cedar"
     )
