@@ -17,7 +17,7 @@ from .distcc import Project
 from .distcclog import Told
 from .errors import HostError, NotExecutableError, ProgramError
 from .hostsfile import HostsFile, Peer
-from .words import say
+from .words import counted, say
 
 _SHOWN = 5
 """Files that are named with a host that got them wrong."""
@@ -95,7 +95,7 @@ def run(words: Sequence[str], project: Project, *, strict: bool, ccache: bool, s
             say(_unseen(ccache))
     if strict and status == 0 and kept:
         raise HostError(
-            f"this machine has compiled {_count(_files(kept), 'file')}, which --strict forbids: "
+            f"this machine has compiled {counted(_files(kept), 'file')}, which --strict forbids: "
             + "; ".join(f"{_some(files)}: {why}" for why, files in kept.items()),
             "change these commands (`make -n | d1fleet lint` shows them), or leave --strict out",
         )
@@ -198,10 +198,6 @@ def _unseen(ccache: bool) -> str:
     )
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
 def _files(kept: Mapping[str, Sequence[str]]) -> int:
     return sum(map(len, kept.values()))
 
@@ -223,16 +219,16 @@ def report(
     if everything:
         where = [f"{names.get(host, host)} {count}" for host, count in sorted(told.remote.items())]
         where.append(f"this machine {told.here}")
-        yield f"{_count(sum(told.remote.values()) + told.here, 'compilation')}: {', '.join(where)}"
-        others = _count(told.undistributable - _files(kept), "command")
+        yield f"{counted(sum(told.remote.values()) + told.here, 'compilation')}: {', '.join(where)}"
+        others = counted(told.undistributable - _files(kept), "command")
         yield f"{others} that cannot be distributed (links, tests of configure ...)"
     if everything or not (told.remote or told.here):
         for why, files in kept.items():
-            some = _count(len(files), "compilation")
+            some = counted(len(files), "compilation")
             yield f"{some} that distcc does not distribute: {_some(files)}: {why}"
     fallen = sum(told.fell_back.values())
     if fallen or everything:
-        yield f"{_count(fallen, 'compilation')} fell back to this machine" + (":" if fallen else "")
+        yield f"{counted(fallen, 'compilation')} fell back to this machine" + (":" if fallen else "")
     for host, count in sorted(told.fell_back.items()):
         why = told.reasons.get(host, "all hosts were out of order, or had failed within the last minute")
         yield f"  {names.get(host, host) or 'no host'} {count}: {why}"
@@ -243,4 +239,4 @@ def report(
             f" should be. {quarantine.MANY} such files that no other host gets wrong, and it is left out"
         )
     for code, count in sorted(told.codes.items()):
-        yield f"distcc ended with {code} ({distcclog.MEANINGS[code]}) {_count(count, 'time')}"
+        yield f"distcc ended with {code} ({distcclog.MEANINGS[code]}) {counted(count, 'time')}"

@@ -30,6 +30,7 @@ from .loop import Loop
 from .model import Host
 from .settings import Settings
 from .transport import launcher
+from .words import counted
 
 FACTS_LIMIT_S = 15.0
 """A cold look at a toolchain takes some seconds on a slow disk."""
@@ -107,7 +108,7 @@ def examine(
     checked = [name for name, _ in checks if name and not (name in ("trees", "mounts") and not trees.proofs)]
     count = sum(isinstance(each, Canary) for seen in case.hosts for each in seen.canaries.values())
     if count:
-        checked.append(f"{count} {'pair' if count == 1 else 'pairs'} of hosts by a compilation")
+        checked.append(f"{counted(count, 'pair')} of hosts by a compilation")
     return Examined(case, findings, checked, not_checked, time.monotonic() - began)
 
 
@@ -289,7 +290,7 @@ class _Doctor:
         wait(self._loop, lambda: not self._open, PAIR_LIMIT_S + _SPARE_S)
         if plan.given_up:
             some = ", ".join(f"{each.client} on {each.peer.name}" for each in plan.given_up[:4])
-            self.not_checked[f"{len(plan.given_up)} more pairs of hosts by a compilation"] = (
+            self.not_checked[f"{counted(len(plan.given_up), 'more pair')} of hosts by a compilation"] = (
                 f"too late ({some} ...)"
             )
         asked = dict.fromkeys(pair.peer.name for pair in every)

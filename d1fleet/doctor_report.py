@@ -12,7 +12,7 @@ from .doctor_case import Seen
 from .doctor_facts import Canary
 from .findings import NOTE, Commands, Shown, shown
 from .server.toolchain import fingerprint
-from .words import plain
+from .words import counted, plain
 
 _WIDEST = 24
 _UNKNOWN = "-"
@@ -24,7 +24,7 @@ def text(examined: Examined, commands: Commands) -> Iterator[str]:
     """Lines for people: a table and findings, or three lines where all is well."""
     case = examined.case
     name = f"project {case.project}, " if case.project else ""
-    size = f"{name}{len(case.hosts)} host{'' if len(case.hosts) == 1 else 's'}, {examined.took_s:.1f} s"
+    size = f"{name}{counted(len(case.hosts), 'host')}, {examined.took_s:.1f} s"
     found = _shown(examined, commands)
     serious = [each for each in found if each.severity != NOTE]
     if serious:

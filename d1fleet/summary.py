@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from . import words as ours
 from .unseen import Call
+from .words import counted
 
 if TYPE_CHECKING:
     from .coordinator import Coordinator
@@ -34,20 +35,20 @@ def show_summary(
     words = []
     if counts.fallback:
         words.append(
-            f"{_count(counts.fallback, 'sub-make')} ran on this machine because no host could take part"
+            f"{counted(counts.fallback, 'sub-make')} ran on this machine because no host could take part"
         )
     if counts.lost:
         words.append(
-            f"{_count(counts.lost, 'sub-make')} lost by infrastructure: start the build again to go on"
+            f"{counted(counts.lost, 'sub-make')} lost by infrastructure: start the build again to go on"
         )
     if counts.without_host:
-        words.append(f"{_count(counts.without_host, 'sub-make')} had no host (--strict)")
+        words.append(f"{counted(counts.without_host, 'sub-make')} had no host (--strict)")
     if coordinator.hosts.outlived:
         words.append(
-            f"{_count(coordinator.hosts.outlived, 'process', 'processes')} that outlived sub-makes ended"
+            f"{counted(coordinator.hosts.outlived, 'process', 'processes')} that outlived sub-makes ended"
         )
     if counts.cut_short and not coordinator.interrupted:
-        words.append(f"{_count(counts.cut_short, 'sub-make')} still ran when make had ended, and was ended")
+        words.append(f"{counted(counts.cut_short, 'sub-make')} still ran when make had ended, and was ended")
     done = sum(counts.by_host.values())
     if wanted is None and sys.stderr.isatty() and done:
         where = ", ".join(
@@ -55,17 +56,13 @@ def show_summary(
             + (f" ({counts.failed_by_host[name]} failed)" if counts.failed_by_host[name] else "")
             for name, count in counts.by_host.most_common()
         )
-        words.append(f"{_count(done, 'sub-make')}: {where}")
+        words.append(f"{counted(done, 'sub-make')}: {where}")
     if wanted is None and sys.stderr.isatty() and unseen:
         words.append(
-            f"{_count(len(unseen), 'sub-make')} ran here without asking d1fleet (--summary has them)"
+            f"{counted(len(unseen), 'sub-make')} ran here without asking d1fleet (--summary has them)"
         )
     if words:
         ours.say("; ".join(words))
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _jobs(coordinator: Coordinator, is_make: bool, unseen: Sequence[Call]) -> list[str]:
@@ -110,7 +107,7 @@ def _unseen(calls: Sequence[Call]) -> list[str]:
     more = len(calls) - len(lines)
     return [
         "",
-        f"{_count(len(calls), 'sub-make')} at least ran on this machine without asking d1fleet:",
+        f"{counted(len(calls), 'sub-make')} at least ran on this machine without asking d1fleet:",
         *map(ours.plain, lines),
         *([f"... and {more} more"] if more > 0 else []),
     ]

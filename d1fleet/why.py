@@ -17,7 +17,7 @@ from typing import Any
 from . import makeflags
 from .errors import NoRecordError
 from .record import FORMAT
-from .words import plain
+from .words import counted, plain
 
 REASONS: Mapping[str, str] = {
     "soonest": "it would have ended it first",
@@ -252,7 +252,7 @@ def _hosts_at(build: Build, now_s: float) -> list[dict[str, Any]]:
             break
         if event["event"] == "host-up":
             count = event["slots"]
-            slots[event["host"]] = f"{count} slot{'' if count == 1 else 's'}{shared.get(event['host'], '')}"
+            slots[event["host"]] = f"{counted(count, 'slot')}{shared.get(event['host'], '')}"
             # A server says that its host is drained before it has shown that it sees the tree.
             state[event["host"]] = drained.get(event["host"], ("up", slots[event["host"]]))
         elif event["event"] == "host-undrained" and event["host"] in slots:
@@ -392,7 +392,7 @@ def _candidates(story: Mapping[str, Any]) -> list[str]:
         name = each["host"]
         mark = "->" if name == story["host"] else "  "
         jobs = story["running"].get(name, 0)
-        busy = f", {jobs} sub-make{'' if jobs == 1 else 's'} of this build there" if jobs else ""
+        busy = f", {counted(jobs, 'sub-make')} of this build there" if jobs else ""
         if name in known:
             text = f"{known[name]:5.2f}  {each['text']}{busy}"
         elif each["state"] == "up":

@@ -92,6 +92,11 @@ def _write(data: bytes) -> None:
         pass
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun; `many` where that is no `one` with an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def plain(text: str) -> str:
     """Text from a host or a makefile for a line of ours: nothing that plays with a terminal, not too long."""
     return "".join(c if c.isprintable() else "?" for c in text[:LONGEST])

@@ -138,6 +138,7 @@ def lint(file: TextIO, as_json: bool) -> None:
     """
     from ..distcclint import DISTRIBUTED, LOSSY, findings
     from ..errors import UsageError
+    from ..words import counted
 
     found = findings(file.read())
     if as_json:
@@ -153,7 +154,7 @@ def lint(file: TextIO, as_json: bool) -> None:
             "no compiler's command is in there", "give it what `make -n V=1` prints in a clean tree"
         )
     away = sum(each.count for each in found if each.verdict.what in (DISTRIBUTED, LOSSY))
-    click.echo(f"{away} of {total} {'command is' if total == 1 else 'commands are'} distributed")
+    click.echo(f"{away} of {counted(total, 'command is', 'commands are')} distributed")
     for each in found:
         if each.verdict.why:
             word = "distributed, but" if each.verdict.what == LOSSY else "here"

@@ -44,7 +44,7 @@ def doctor(no_tree: bool, as_json: bool, **options: Any) -> None:
     from ..errors import ToolError, UnwellError
     from ..findings import FAULT
     from ..settings import load_settings
-    from ..words import say
+    from ..words import counted, say
 
     settings = load_settings({name: value for name, value in options.items() if value not in (None, ())})
     if shutil.which("ssh") is None:
@@ -67,9 +67,8 @@ def doctor(no_tree: bool, as_json: bool, **options: Any) -> None:
     if worst(examined.findings) == FAULT:
         faults = [each for each in examined.findings if each.severity == FAULT]
         hosts = {each.host for each in faults}
-        many = "fault" if len(faults) == 1 else "faults"
         raise UnwellError(
-            f"{len(faults)} {many} on {len(hosts)} of {len(fleet.hosts)} hosts",
+            f"{counted(len(faults), 'fault')} on {len(hosts)} of {len(fleet.hosts)} hosts",
             "as it says above, from the top",
         )
     sys.exit(0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
+import subprocess
 from typing import Any
 
 import pytest
@@ -36,6 +38,15 @@ def test_what_nobody_waits_for_is_ended_when_its_time_is_over(guard: Any) -> Non
     assert guard.left({**SERVER, **orphans}, 600) == [300]
     # Next, its child.
     assert guard.left({**SERVER, 301: (1, 606.0)}, 600) == [301]
+
+
+def test_the_guard_ends_them(guard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["sleep", "60"]) as orphan:
+        monkeypatch.setattr(guard, "NFT", "true")  # as nft that ends at once: the guard looks once
+        monkeypatch.setattr(guard, "stands", lambda family, table: True)
+        monkeypatch.setattr(guard, "members", lambda unit: {**SERVER, orphan.pid: (1, 700.0)})
+        assert guard.main("inet", "x", "x.service", "600") == "nft monitor has ended"
+        assert orphan.wait(10) == -signal.SIGKILL
 
 
 def test_a_units_processes_are_read(guard: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

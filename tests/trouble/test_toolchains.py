@@ -29,7 +29,7 @@ class Before:
     def find_spec(self, name, path=None, target=None):
         if name == "d1fleet.server.main":
             from d1fleet.server import enrolled
-            enrolled.RECORD, enrolled.OWNER = {record!r}, {owner}
+            enrolled.RECORD, enrolled.FACT, enrolled.OWNER = {record!r}, {fact!r}, {owner}
 
 sys.meta_path.insert(0, Before())
 exec(sys.argv[-1])
@@ -66,15 +66,27 @@ class Fleet:
         (folder / "cc").chmod(0o755)
         return f"PATH={folder}:$PATH"
 
-    def enrolled(self, name: str, parts: dict[str, str], tools: Sequence[str] = (), mode: int = 0o644) -> str:
-        """An interpreter for a host with this record of the project."""
+    def enrolled(
+        self,
+        name: str,
+        parts: dict[str, str],
+        tools: Sequence[str] = (),
+        mode: int = 0o644,
+        had: dict[str, str] | None = None,
+    ) -> str:
+        """An interpreter for a host with this record of the project, which `had` that when it was written."""
+        fact = self.folder / f"{name}.fact"
+        if had is not None:
+            fact.write_text(json.dumps({"toolchain": {"parts": had}}))
         record = self.folder / f"{name}.json"
         record.write_text(
             json.dumps({"version": 1, "projects": {"demo": {"parts": parts, "tools": list(tools)}}})
         )
         record.chmod(mode)
         python = self.folder / f"{name}-python"
-        python.write_text(_INTERPRETER.format(python=sys.executable, record=str(record), owner=os.geteuid()))
+        python.write_text(
+            _INTERPRETER.format(python=sys.executable, record=str(record), fact=str(fact), owner=os.geteuid())
+        )
         python.chmod(0o755)
         return str(python)
 
@@ -145,6 +157,17 @@ def test_hosts_that_were_upgraded_together_go_on(three: Fleet, ours: dict[str, s
     assert line.endswith("the project has cc of last week; run site.yml again")
     assert set(three.events("host-up")) == {"alder", "birch", "cedar"}
     assert len(three.used()) > 1
+
+
+def test_hosts_that_are_as_they_were_enrolled_were_not_upgraded(tmp_path: Path, ours: dict[str, str]) -> None:
+    """As those of another release: that two of them agree, and come first, makes theirs not the project's."""
+    fleet = Fleet(tmp_path, count=2)
+    python = fleet.enrolled("all", ours | {"cc": "cc of another release"}, had=ours)
+    for name in ("alder", "birch"):
+        fleet.host(name, ansible_python_interpreter=python, d1fleet_server_setup="OTHERWISE=1")
+    end = fleet.build()
+    assert end.stderr.count("its toolchain is not project demo's: cc: ") == 2, end.stderr
+    assert not fleet.used() & {"alder", "birch"}
 
 
 def test_a_host_alone_goes_on(tmp_path: Path, ours: dict[str, str]) -> None:

@@ -108,6 +108,7 @@ def refused(path: str, name: str, **variables: Any) -> tuple[bool, str]:
     values = {
         "inventory_hostname": "alder",
         "ansible_inventory_sources": ["/my inv/hosts.yml", "/more"],
+        "_d1fleet_inventories": trust_as_template(load("roles/fleet/vars/main.yml")["_d1fleet_inventories"]),
         **{key: trust_as_template(each) for key, each in task.get("vars", {}).items()},
         **variables,
     }

@@ -106,6 +106,9 @@ def test_of_hosts_that_agree_two_have_to_be_upgraded() -> None:
     assert toolchains.judge("alder", "exclude", stays) == WAITS
     assert toolchains.judge("birch", "exclude", recorded(THEIRS)) == WAITS
     assert "cedar and birch have the same" in toolchains.judge("cedar", "exclude", recorded(THEIRS)).note
+    other_order = Toolchains("demo")
+    assert other_order.judge("birch", "exclude", recorded(THEIRS)) == WAITS
+    assert other_order.judge("alder", "exclude", stays) == WAITS
     # What the others have moved on to.
     assert toolchains.decided.pop("birch") == FINE
     assert toolchains.decided.pop("alder") == FINE

@@ -7,13 +7,12 @@ known shapes and plain words are let through; what does not fit counts as not sa
 import ipaddress
 import re
 
+from d1fleet.server.toolchain import LONGEST_NAME, LONGEST_VALUE, MOST_PARTS
+
 PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]{0,199}")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~_-]{0,199}")
 
 MOST_PACKAGES = 2000
-MOST_PARTS = 64
-LONGEST = 400
-"""Characters of a part's text."""
 
 
 def mapping(value):
@@ -24,7 +23,7 @@ def _listed(value):
     return value if isinstance(value, list) else []
 
 
-def _plain(value, longest=LONGEST):
+def _plain(value, longest):
     return isinstance(value, str) and 0 < len(value) <= longest and value.isprintable()
 
 
@@ -50,7 +49,11 @@ def packages(value):
 
 def parts(value):
     """{part: text} of a toolchain."""
-    found = {name: text for name, text in mapping(value).items() if _plain(name, 100) and _plain(text)}
+    found = {
+        name: text
+        for name, text in mapping(value).items()
+        if _plain(name, LONGEST_NAME) and _plain(text, LONGEST_VALUE)
+    }
     return dict(list(found.items())[:MOST_PARTS])
 
 

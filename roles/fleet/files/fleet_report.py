@@ -29,9 +29,6 @@ ABSENT = "not in this run"
 _SHOWN = 2
 """Packages that are named with a host, one of each source; and parts of its toolchain."""
 
-_LONGEST = 160
-"""Characters of one word of a host's; a guess at the longest version line that tells something."""
-
 
 def report(given):
     """The lines."""
@@ -111,7 +108,7 @@ def _packages(project, name, host, wanted):
             first = source if source in others else others[0]
             why = (host.get("why") or {}).get(first, "")
             words.append(
-                f"{_word(first)} {_word(own[source][first])} and not {_word(packages[first])}"
+                f"{first} {own[source][first]} and not {packages[first]}"
                 + (f" ({plain(str(why))})" if why else "")
             )
     if words:
@@ -134,11 +131,6 @@ def differs(host, project, wanted):
 def _some(words):
     more = len(words) - _SHOWN
     return "; ".join([*words[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
-
-
-def _word(text):
-    """A host's, within a line."""
-    return plain(str(text))[:_LONGEST]
 
 
 def _listed(names):
