@@ -175,6 +175,7 @@ def test_end_while_stopped(new_fleet: NewFleet, transport: str, how: str, times:
             # kill of a shell: SIGTERM, and SIGCONT so that it arrives.
             terminal.press("kill %1\n" if how == "kill" else "kill -9 %1\n")
             assert not proc.wait_until_gone(lambda: [front], times.lease_s + 10), build.scene.report()
-            terminal.press("exit\n")
+            # A shell that has not noticed yet would refuse to leave a stopped job alone.
+            terminal.press("wait; exit\n")
         build.wait(20)
         build.wait_until_gone(times.lease_s + 10)

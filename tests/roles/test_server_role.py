@@ -77,6 +77,7 @@ def test_what_a_launcher_answers(tmp_path: Path, answer: str, words: str) -> Non
         "gather_facts": False,
         "vars": {
             "_d1fleet_lib": str(tmp_path),
+            "_d1fleet_inventories": [],
             "_d1fleet_server_hash": "0" * 32,
             "_d1fleet_server_folder": str(tmp_path / "server"),
             "ansible_python_interpreter": sys.executable,
