@@ -7,6 +7,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,10 @@ FIRST_FLEET_TIMEOUT_S = 900
 
 def pytest_configure(config: pytest.Config) -> None:
     adopt_orphans()
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker:
+        # The path of a socket has 107 bytes at most.
+        config.option.basetemp = Path(config.option.basetemp).with_name(worker.removeprefix("gw"))
     # Builds of tests shall not push the user's own out of what is kept on record.
     state = tempfile.mkdtemp(prefix="d1fleet-state-")
     os.environ["XDG_STATE_HOME"] = state
@@ -46,8 +51,27 @@ def no_history() -> None:
     history.forget()
 
 
+_HOSTS = ("containers", "doctor", "roles")
+"""Folders of tests that share hosts in containers, or that run Ansible."""
+
+
+def _group(item: pytest.Item) -> str | None:
+    """Which tests one worker has to itself, one after the other: builds, which share this machine's slots, and
+    those on hosts, which share the hosts.
+    """
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    if folder == "unit":
+        return None
+    return "hosts" if folder in _HOSTS or item.get_closest_marker("containers") else "builds"
+
+
+# First, as pytest-xdist reads the groups in its own hook of this name.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        group = _group(item)
+        if group is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
         if item.get_closest_marker("containers") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(FIRST_FLEET_TIMEOUT_S))
 

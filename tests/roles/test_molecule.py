@@ -59,14 +59,12 @@ def test_each_role_has_a_scenario() -> None:
     assert {*needs, *(each for found in needs.values() for each in found)} <= set(ROLES)
 
 
-@pytest.mark.full
 @pytest.mark.containers
 @pytest.mark.timeout(1200)
 def test_the_fleet() -> None:
     _run("default")
 
 
-@pytest.mark.full
 @pytest.mark.containers
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("role", ROLES)
