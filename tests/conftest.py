@@ -56,7 +56,7 @@ _HOSTS = ("containers", "doctor", "roles")
 
 
 def _group(item: pytest.Item) -> str | None:
-    """Which tests one worker runs, one after the other: builds, which share this machine's slots, and those on
+    """Tests that one worker runs, one after the other: builds, which share this machine's slots, and those on
     hosts, which share the hosts.
     """
     folder = item.path.relative_to(Path(__file__).parent).parts[0]
