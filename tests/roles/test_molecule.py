@@ -17,7 +17,7 @@ SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.y
 MOST_ROLES = 2
 """Of those that have changed, so that a change of all of them does not take the time of all."""
 
-BASE = os.environ.get("D1FLEET_BASE", "HEAD~1")
+BASE = os.environ.get("D1FLEET_TEST_BASE", "HEAD~1")
 """What a change is compared with: the branch that it goes to, where whoever runs this knows it."""
 
 
