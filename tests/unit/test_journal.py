@@ -1,0 +1,120 @@
+"""The journal tells the next build what this one cannot say any more."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from d1fleet import journal
+from d1fleet.errors import TreeError
+from d1fleet.journal import Entry, Journal, left_over
+
+
+def entry(attempt: int, since_ns: int = 7) -> Entry:
+    return Entry(attempt, "a", since_ns, b"/t/\xff", [b"make", b"-C", b"x\ny", b"\xfe"], b"k -- A=\xfd")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> bytes:
+    return os.fsencode(tmp_path)
+
+
+def test_a_build_that_ends_well_leaves_nothing(folder: bytes) -> None:
+    kept = Journal(folder, 10.0, 6.0)
+    kept.began(entry(2))
+    kept.began(entry(4))
+    kept.ended(4)
+    kept.ended(2)
+    kept.ended(2)  # what never began, or ended before, says nothing
+    kept.close()
+    assert os.listdir(folder) == []
+    assert left_over(folder) is None
+
+
+def test_what_was_at_work_is_known_to_the_next(folder: bytes) -> None:
+    kept = Journal(folder, 10.0, 6.0)
+    for attempt in (2, 4, 6):
+        kept.began(entry(attempt, attempt * 100))
+    kept.ended(4)
+    kept.close()
+    found = left_over(folder)
+    assert found is not None
+    assert found.entries == [entry(2, 200), entry(6, 600)]
+    assert 15.0 < found.wait_s <= 16.0
+    # Reading it has not made it younger.
+    before = os.stat(journal.path(folder)).st_mtime_ns
+    assert left_over(folder) is not None
+    assert os.stat(journal.path(folder)).st_mtime_ns == before
+    journal.forget(folder)
+    journal.forget(folder)
+    assert left_over(folder) is None
+
+
+def test_time_that_has_passed_is_not_waited_for(folder: bytes) -> None:
+    kept = Journal(folder, 10.0, 6.0)
+    kept.began(entry(2))
+    kept.close()
+    at_ns = os.stat(journal.path(folder)).st_mtime_ns
+    os.utime(journal.path(folder), ns=(at_ns, at_ns - 12_000_000_000))
+    found = left_over(folder)
+    assert found is not None and 3.0 < found.wait_s <= 4.0
+    os.utime(journal.path(folder), ns=(at_ns, at_ns - 60_000_000_000))
+    found = left_over(folder)
+    assert found is not None and found.wait_s == 0.0
+
+
+def test_the_clock_is_that_of_files(folder: bytes) -> None:
+    kept = Journal(folder, 10.0, 6.0)
+    first = kept.now_ns()
+    with open(os.path.join(folder, b"file"), "wb"):
+        pass
+    assert first <= os.stat(os.path.join(folder, b"file")).st_mtime_ns <= kept.now_ns()
+    kept.close()
+
+
+@pytest.mark.parametrize("cut", [1, 5, 60])
+def test_a_line_that_was_not_finished_counts_for_nothing(folder: bytes, cut: int) -> None:
+    kept = Journal(folder, 10.0, 6.0)
+    kept.began(entry(2))
+    kept.began(entry(4))
+    kept.close()
+    path = Path(os.fsdecode(journal.path(folder)))
+    path.write_bytes(path.read_bytes()[:-cut])
+    path.chmod(0o600)
+    found = left_over(folder)
+    assert found is not None and found.entries == [entry(2)]
+
+
+def test_killed_before_it_had_written_anything(folder: bytes) -> None:
+    Path(os.fsdecode(journal.path(folder))).touch(0o600)
+    found = left_over(folder)
+    assert found is not None and not found.entries and found.wait_s == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["nonsense\n", "[]\n", '{"format": 2, "lease_s": 1, "grace_s": 1}\n', "{}\n",
+     '{"format": 1, "lease_s": 1, "grace_s": 1}\n{"began": 2}\n', '{"format": 1, "lease_s": null, "grace_s": 1}\n'],
+)  # fmt: skip
+def test_what_is_no_journal_is_refused(folder: bytes, text: str) -> None:
+    path = Path(os.fsdecode(journal.path(folder)))
+    path.touch(0o600)
+    path.write_text(text)
+    with pytest.raises(TreeError, match="no journal of ours"):
+        left_over(folder)
+
+
+def test_one_that_came_with_a_tree_is_refused(folder: bytes, tmp_path: Path) -> None:
+    path = Path(os.fsdecode(journal.path(folder)))
+    path.write_text('{"format": 1, "lease_s": 1, "grace_s": 1}\n')
+    path.chmod(0o644)
+    with pytest.raises(TreeError, match="another user's, or open to others"):
+        left_over(folder)
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to("elsewhere")
+    with pytest.raises(TreeError, match="cannot be read"):
+        left_over(folder)
+    with pytest.raises(TreeError, match="cannot be written"):
+        Journal(folder, 1.0, 1.0)
