@@ -1,8 +1,8 @@
 """The journal of a tree: which sub-makes are at work there. From it the next build knows what they may have
 torn when nobody is left who could say so.
 
-One line of JSON for the build, one when a sub-make is sent to a host, one when it has ended there for certain.
-The file is in the tree, so that it is where the files are, whoever builds next and from wherever; its own time
+One line of JSON for the build, one when a sub-make is sent to a host, one when it has ended there for sure.
+The file is in the tree, so that it is where the files are, whoever builds next and from wherever; its time
 is of the clock that those files go by. A build that ends well removes it.
 """
 

@@ -93,11 +93,20 @@ def test_killed_before_it_had_written_anything(folder: bytes) -> None:
     assert found is not None and not found.entries and found.wait_s == 0
 
 
+HEAD = '{"format": 1, "lease_s": 1, "grace_s": 1}\n'
+
+
 @pytest.mark.parametrize(
     "text",
-    ["nonsense\n", "[]\n", '{"format": 2, "lease_s": 1, "grace_s": 1}\n', "{}\n",
-     '{"format": 1, "lease_s": 1, "grace_s": 1}\n{"began": 2}\n', '{"format": 1, "lease_s": null, "grace_s": 1}\n'],
-)  # fmt: skip
+    [
+        "nonsense\n",
+        "[]\n",
+        "{}\n",
+        HEAD.replace("1", "2", 1),
+        HEAD.replace("1, ", "null, "),
+        HEAD + '{"began": 2}\n',
+    ],
+)
 def test_what_is_no_journal_is_refused(folder: bytes, text: str) -> None:
     path = Path(os.fsdecode(journal.path(folder)))
     path.touch(0o600)
@@ -108,7 +117,7 @@ def test_what_is_no_journal_is_refused(folder: bytes, text: str) -> None:
 
 def test_one_that_came_with_a_tree_is_refused(folder: bytes, tmp_path: Path) -> None:
     path = Path(os.fsdecode(journal.path(folder)))
-    path.write_text('{"format": 1, "lease_s": 1, "grace_s": 1}\n')
+    path.write_text(HEAD)
     path.chmod(0o644)
     with pytest.raises(TreeError, match="another user's, or open to others"):
         left_over(folder)
