@@ -38,7 +38,7 @@ fleet: $(VENV)/.d1fleet
 # One worker for tests that build on this machine, which share its slots, and one for the rest (tests/conftest.py).
 test: $(VENV)/.dev
 	@.ci/need test
-	$(BIN)/python -m pytest -m 'not full' -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m 'not full' -n 2 $(PYTEST_ARGS)
 
 test-full: $(VENV)/.dev
 	@.ci/need test
