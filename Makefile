@@ -53,10 +53,11 @@ lint: $(VENV)/.dev
 	$(BIN)/yamllint --strict .
 	PATH="$(CURDIR)/$(BIN):$$PATH" ansible-lint --offline
 
-# One scenario a role, and `default` for the fleet. Their tools are looked up in PATH.
+# One scenario a role, and `default` for the fleet, on bare hosts: those of a run that was broken off go first.
+# Their tools are looked up in PATH.
 molecule: $(VENV)/.dev
 	@.ci/need fleet
-	PATH="$(CURDIR)/$(BIN):$$PATH" molecule test --all
+	PATH="$(CURDIR)/$(BIN):$$PATH"; export PATH; molecule destroy && molecule test --all
 
 bench: $(VENV)/.d1fleet
 	@.ci/need test

@@ -39,18 +39,19 @@ def _run(scenario: str) -> None:
     if reason:
         pytest.skip(reason)
     environment = {**os.environ, "PATH": f"{Path(tool('molecule')).parent}:{os.environ['PATH']}"}
-    argv = [tool("molecule"), "test", "--scenario-name", scenario]
-    done = subprocess.run(
-        argv,
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-8000:]
+    # Hosts that a run that was broken off has left are not bare.
+    for arguments in (["destroy"], ["test", "--scenario-name", scenario]):
+        done = subprocess.run(
+            [tool("molecule"), *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-8000:]
 
 
 def test_each_role_has_a_scenario() -> None:
