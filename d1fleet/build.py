@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, connect, front, inherited, interpose, makeflags, program, records, words
+from .aftermath import Aftermath, recover
 from .coordinator import Coordinator
 from .environment import TravellingEnvironment
 from .errors import D1fleetError, HostError, JobLostError, RuntimeFolderError
 from .fleet import Fleet
 from .folders import cache_folder, slots_directory
 from .inventory_cache import Stamps
+from .journal import Journal
 from .loop import Loop
 from .maketokens import TokenFifo, TokenPipes
 from .model import TRANSPORTS, Host
@@ -140,6 +142,26 @@ def open_record(settings: Settings, fleet: Fleet, folder: bytes, what: Sequence[
     return record
 
 
+def open_journal(settings: Settings, folder: bytes) -> Journal | None:
+    """The journal of a build, begun. That none can be kept is no reason not to build."""
+    try:
+        return Journal(folder, settings.lease_s, settings.grace_s)
+    except (RuntimeFolderError, OSError) as error:
+        words.say(
+            "no journal of this build is kept: if it is killed, the next one will not know what may be half"
+            f" written: {error}"
+        )
+        return None
+
+
+def settle(journal: Journal) -> None:
+    """The coordinator has ended, one way or another: keep for the next build what it has to know."""
+    try:
+        journal.settle()
+    except OSError as error:
+        words.say(f"the next build will not know what this one has left half written: {error}")
+
+
 def run(settings: Settings, what: Sequence[str] | Program) -> int:
     """Run make with these arguments, or a program; returns the exit status for the user's shell.
 
@@ -178,6 +200,10 @@ def run(settings: Settings, what: Sequence[str] | Program) -> int:
     folder = build_directory(os.fsencode(os.getcwd()), arguments)
     with contextlib.ExitStack() as held:
         held.callback(TreeLock(folder).close)
+        recover(folder, os.fsencode(real_make), dict(os.environb))
+        journal = open_journal(settings, folder)
+        if journal is not None:
+            held.callback(settle, journal)
         record = open_record(settings, fleet, folder, what)
         held.callback(record.close)
         runtime = build_folder()
@@ -205,6 +231,7 @@ def run(settings: Settings, what: Sequence[str] | Program) -> int:
                 shim_dir,
                 runtime,
                 record,
+                journal,
                 ignored,
                 inventory,
             )
@@ -231,10 +258,12 @@ class _Build:
         shim_dir: Path,
         runtime: Path,
         record: Record,
+        journal: Journal | None,
         ignored: set[signal.Signals],
         inventory: Stamps,
     ) -> None:
         self._ignored = ignored
+        self._journal = journal
         self.jobserver: tuple[makeflags.OwnJobserver, TokenFifo | TokenPipes] | None = None
         """How make gets its tokens from us; None where it does not."""
         self._for_make: list[int] = []
@@ -308,8 +337,10 @@ class _Build:
         )
         loop = self._loop
         connector = connect.Connector(settings.ssh_config, settings.ssh_options, settings.connect_timeout_s)
+        make = os.fsencode(self._real_make)
+        aftermath = Aftermath(loop, self._folder, make, self._journal, self._record)
         coordinator = Coordinator(
-            loop, self._socket, self._folder, self._fleet.hosts, policy, environments, self._record
+            loop, self._socket, self._folder, self._fleet.hosts, policy, environments, self._record, aftermath
         )
         self.coordinator = coordinator
         watch = None

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from . import makeflags, protocol, words
+from .aftermath import MOST_TIMES, Aftermath, may_be_torn
 from .askers import Asker, HostAsker, ShimAsker
 from .environment import TravellingEnvironment
 from .errors import D1fleetError, HostError, JobLostError, ProtocolError
@@ -76,6 +77,7 @@ class Coordinator:
         loop: runs everything but the connecting.
         socket_path: where shims come in.
         environments: decide what of the environment goes to other machines, and to servers on this one.
+        aftermath: sees to what lost sub-makes may have torn.
     """
 
     def __init__(
@@ -87,9 +89,11 @@ class Coordinator:
         policy: Policy,
         environments: tuple[TravellingEnvironment, TravellingEnvironment],
         record: Record,
+        aftermath: Aftermath,
     ) -> None:
         self.loop = loop
         self.policy = policy
+        self._aftermath = aftermath
         self._folder = folder
         self._record = record
         self._outcomes = Outcomes(record, folder)
@@ -186,8 +190,11 @@ class Coordinator:
         if isinstance(message, protocol.Data):
             job.asker.output(message)
         elif isinstance(message, protocol.Exit):
-            self._job_ended(job, message)
+            # Killed by its server a moment ago: it counts as running until that says that nothing is left.
+            if message.infrastructure != protocol.FENCED:
+                self._job_ended(job, message)
         elif isinstance(message, protocol.StdinUsed):
+            job.has_read = job.has_read or message.amount > 0
             job.asker.stdin_used(message.amount)
         elif isinstance(message, protocol.Want):
             self._desk.want(job)
@@ -491,6 +498,8 @@ class Coordinator:
         while above is not None and rule is not None:
             above.once.add(rule)
             above = above.parent
+        if job.parent is not None:
+            self._aftermath.stayed(job, within=job.parent)
         self.counts.stayed[link.host.name] += 1
         self._outcomes.write(job, None, reason)
         self._finish(job, LOCAL)
@@ -549,6 +558,7 @@ class Coordinator:
             self._placing.ended(job.state, self.loop.now())
             self._not_asked_of_hosts(job, f"it cannot be asked of a host: {fault}")
             return
+        self._aftermath.began(job, run.attempt, link.host.name)
         self._attempts[run.attempt] = job
         link.send(run)
         job.placed(link, run.attempt, self.loop.now())
@@ -602,32 +612,28 @@ class Coordinator:
 
     def _report(self, job: Job, message: protocol.Exit) -> None:
         """All output is written: the shim may have its answer."""
-        if job.abandoned:
-            self._outcomes.write(job, message)
-            self._finish(job, SIGNAL, signal.SIGTERM)
-            return
-        if job.signalled:
-            self._outcomes.write(job, message)
-            self._finish(job, SIGNAL, job.signalled)
-            return
-        if message.infrastructure == protocol.REFUSED and not self._ending and not self._interrupted:
+        broken_off = self._ending or self._interrupted > 0
+        if message.infrastructure == protocol.REFUSED and not (job.abandoned or job.signalled or broken_off):
+            self._aftermath.ended(job)
             self._refused(job, message)
             return
         self._outcomes.write(job, message)
-        if message.infrastructure:
+        torn = may_be_torn(message)
+        if torn:
+            self._aftermath.over(job)
+        else:
+            self._aftermath.ended(job)
+        if message.infrastructure and not (job.abandoned or job.signalled or broken_off):
+            self._lost(job, message)
+            return
+        if torn and not broken_off:  # else the build ends first, and the next one sees to it
+            self._aftermath.put_away(job, lambda _: self._check_ended())
+        if job.abandoned:
+            self._finish(job, SIGNAL, signal.SIGTERM)
+        elif job.signalled:
+            self._finish(job, SIGNAL, job.signalled)
+        elif message.infrastructure:
             self.counts.lost += 1
-            name = job.link.host.name if job.link is not None else "?"
-            if not self._interrupted:
-                words.say(
-                    f"lost: {job.words} on host {name}: {words.plain(message.text) or message.infrastructure}"
-                )
-                rule = self._not_repeatable.applying(job.request.folder, job.arguments, job.flags)
-                once = sorted(job.once | ({rule} if rule is not None else set()))
-                if once:
-                    words.say(
-                        f"  it must not be done twice (rule {words.plain(', '.join(once))}):"
-                        " see what it has done before you build again"
-                    )
             self._finish(job, INFRASTRUCTURE, JobLostError.exit_code)
         elif message.signal:
             self._finish(job, SIGNAL, message.signal)
@@ -636,6 +642,55 @@ class Coordinator:
             self._finish(job, EXIT, _WRITE_ERROR)
         else:
             self._finish(job, EXIT, message.code)
+
+    # -- a job is lost ------------------------------------------------------------------------------------
+
+    def _lost(self, job: Job, message: protocol.Exit) -> None:
+        """Nothing of it runs any more, and it is done again, when what it may have torn is put away."""
+        name = job.link.host.name if job.link is not None else "?"
+        job.lost_on.append(name)
+        why = self._not_again(job)
+        text = words.plain(message.text) or message.infrastructure
+        words.say(f"lost: {job.words} on host {name}: {text}" + ("" if why else "; it is done again"))
+        if why:
+            words.say(f"  {why}")
+        job.unplace()
+        self._aftermath.put_away(job, lambda found: self._put_away(job, again=not why and found.is_clean))
+
+    def _not_again(self, job: Job) -> str:
+        """Why a lost job must not be done again; empty when it may."""
+        rule = self._not_repeatable.applying(job.request.folder, job.arguments, job.flags)
+        once = sorted(job.once | ({rule} if rule is not None else set()))
+        if once:
+            return (
+                f"it must not be done twice (rule {words.plain(', '.join(once))}):"
+                " see what it has done before you build again"
+            )
+        if job.has_read:
+            return "it has read from its standard input, which cannot be given a second time"
+        if len(job.lost_on) >= MOST_TIMES:
+            hosts = ", ".join(job.lost_on)
+            return f"it was lost {len(job.lost_on)} times, on {hosts}: see what it does to them"
+        return ""
+
+    def _put_away(self, job: Job, again: bool) -> None:
+        if job.phase is Phase.OVER:  # nobody waits for it any more
+            pass
+        elif self._ending or self._interrupted:
+            self._finish(job, SIGNAL, signal.SIGTERM)
+        elif not again:
+            self.counts.lost += 1
+            self._finish(job, INFRASTRUCTURE, JobLostError.exit_code)
+        elif isinstance(job.asker, HostAsker):
+            self.counts.again += 1
+            self._stay(job, job.asker.link, "the host that it was given to was lost")
+        else:
+            self.counts.again += 1
+            if self.hosts.others_are_up(job.lost_on):
+                job.state.refused = frozenset([*job.refused, *job.lost_on])
+            self._placing.ask(job.state)
+            self._dispatch()
+        self._check_ended()
 
     def _refused(self, job: Job, message: protocol.Exit) -> None:
         """It has not run there, so it may run elsewhere: on another host, or here when none is left."""
@@ -717,7 +772,12 @@ class Coordinator:
         self._check_ended()
 
     def _check_ended(self) -> None:
-        if self._ending and self._on_ended is not None and not self.hosts.some_may_run:
+        if (
+            self._ending
+            and self._on_ended is not None
+            and not self.hosts.some_may_run
+            and not self._aftermath.busy
+        ):
             done, self._on_ended = self._on_ended, None
             done()
 
@@ -733,6 +793,7 @@ class Coordinator:
         if self.top is not None:
             self._record.write(event="debt", host=None, debt_s=self.top.close())
         self.hosts.close()
+        self._aftermath.close()
         self._stopwatch.close()
         self._experience.keep(self._machines)
         self._record.close()

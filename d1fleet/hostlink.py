@@ -240,7 +240,8 @@ class HostLink:
                 self._heard_run_time(message)
                 return
             elif isinstance(message, protocol.Exit):
-                self._at_work.discard(message.attempt)
+                if message.infrastructure != protocol.FENCED:
+                    self._at_work.discard(message.attempt)
                 self._left_behind = self._left_behind or bool(message.left)
             self._on_message(self, message)
 

@@ -187,6 +187,13 @@ class Hosts:
             if _is_here(other.host) or (other.hello is not None and other.hello.machine == own)
         }
 
+    def others_are_up(self, names: Sequence[str]) -> bool:
+        """Can a host take work that is none of these?"""
+        return any(
+            link.placement is not None and link.placement.up and link.host.name not in names
+            for link in self.links
+        )
+
     def link_of(self, host: HostState) -> HostLink:
         return self._members[host.order].link
 

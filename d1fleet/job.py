@@ -6,6 +6,7 @@ import enum
 import os
 
 from . import makeflags, protocol, words
+from .aftermath import Note
 from .askers import Asker
 from .environment import TravellingEnvironment
 from .hostlink import HostLink
@@ -101,6 +102,12 @@ class Job:
         self.candidates: tuple[tuple[str, float], ...] = ()
         self.once: set[str] = set()
         """Rules by which something that stayed in it must not be done twice."""
+        self.notes: list[Note] = []
+        """The makes of which it consists while it is on a host: its own first, then those that stay in it."""
+        self.lost_on: list[str] = []
+        """Hosts that were lost, or lost it, while it was there."""
+        self.has_read = False
+        """Has it read from its standard input, which cannot be given a second time?"""
         self.refused: dict[str, str] = {}
         """Hosts that would not start it, and why."""
         self.flags = flags_of(request)
@@ -111,6 +118,11 @@ class Job:
             return "its jobserver sits where a standard stream was closed"
         gnumakeflags = variable(self.request.environment, b"GNUMAKEFLAGS")
         return makeflags.never_dispatch(self.flags, self.arguments, gnumakeflags)
+
+    @property
+    def makeflags(self) -> bytes:
+        """MAKEFLAGS as it was called."""
+        return variable(self.request.environment, b"MAKEFLAGS")
 
     @property
     def words(self) -> str:

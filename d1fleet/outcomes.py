@@ -40,6 +40,8 @@ class Counts:
     """Sub-makes that jobs on a host called, and that stayed on it, by host."""
     lost: int = 0
     """Sub-makes that ended by infrastructure."""
+    again: int = 0
+    """Times that one was lost and done again."""
     without_host: int = 0
     """Those that no host could take, under --strict."""
     cut_short: int = 0

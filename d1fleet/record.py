@@ -60,6 +60,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
     "host-removed": {"at_s": "float", "host": "str", "reason": "str", "fingerprint": "str"},
     "credit": {"at_s": "float", "host": "str", "outstanding": "int"},
     "debt": {"at_s": "float", "host": "str?", "debt_s": "float"},
+    "torn": {"at_s": "float", "job": "int", "moved": "list[str]", "left": "list[str]"},
     "job": {
         "at_s": "float",
         "job": "int",

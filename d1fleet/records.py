@@ -11,14 +11,13 @@ beyond the last few of this tree, then what is too much altogether.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from .runtime import state_folder
+from .runtime import state_folder, tree_name
 
 MOST_BYTES = 256 << 20
 """Of all records together; a guess at what nobody misses."""
@@ -37,10 +36,10 @@ def begin(folder: bytes, most: int) -> tuple[TextIO, str]:
         OSError: the file cannot be made.
     """
     records = state_folder("records")
-    _make_room(records, _tree(folder), most - 1)
+    _make_room(records, tree_name(folder), most - 1)
     seconds, nanoseconds = divmod(time.time_ns(), 10**9)
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds)) + f".{nanoseconds:09}"
-    path = records / f"{_tree(folder)}-{stamp}-{os.getpid()}{_SUFFIX}"
+    path = records / f"{tree_name(folder)}-{stamp}-{os.getpid()}{_SUFFIX}"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     return os.fdopen(fd, "w", encoding="utf-8"), str(path)
 
@@ -55,14 +54,10 @@ def of_tree(folder: bytes) -> list[Path]:
     every = _all(state_folder("records", make=False))
     place = os.path.realpath(folder)
     while True:
-        found = [path for path in every if path.name.startswith(_tree(place) + "-")]
+        found = [path for path in every if path.name.startswith(tree_name(place) + "-")]
         if found or place == os.path.dirname(place):
             return found[::-1]
         place = os.path.dirname(place)
-
-
-def _tree(folder: bytes) -> str:
-    return hashlib.sha256(folder).hexdigest()[:16]
 
 
 def _all(records: Path) -> list[Path]:

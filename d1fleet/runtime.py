@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -64,3 +65,8 @@ def state_folder(name: str = "", make: bool = True) -> Path:
         if make or os.path.lexists(path):
             own_folder(path)
     return Path(folder, name)
+
+
+def tree_name(folder: bytes) -> str:
+    """What stands for a tree in names of files that are kept elsewhere."""
+    return hashlib.sha256(folder).hexdigest()[:16]

@@ -41,6 +41,8 @@ def show_summary(
         words.append(
             f"{counted(counts.lost, 'sub-make')} lost by infrastructure: start the build again to go on"
         )
+    if counts.again:
+        words.append(f"{counted(counts.again, 'lost sub-make')} done again")
     if counts.without_host:
         words.append(f"{counted(counts.without_host, 'sub-make')} had no host (--strict)")
     if coordinator.hosts.outlived:

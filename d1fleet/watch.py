@@ -7,22 +7,17 @@ Reading is a process's: Ansible takes a second or two, and its library changes w
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from . import words
 from .errors import D1fleetError, InventoryError
 from .fleet import Fleet, Inventory
+from .helper import Helper
 from .inventory import used_config
 from .inventory_cache import Stamps, stamps
 from .loop import Loop
-from .transport import pipes
 
 LOOK_S = 0.5
 """Between two looks."""
@@ -62,7 +57,7 @@ class InventoryWatch:
         self._project = project
         self._on_change = on_change
         self._ended = threading.Event()
-        self._reader: _Reader | None = None
+        self._reader: Helper | None = None
         self._changed_meanwhile = False
         self._said = ""
         self._thread = threading.Thread(target=self._watch, args=(read,), name="inventory", daemon=True)
@@ -96,12 +91,13 @@ class InventoryWatch:
             self._changed_meanwhile = True
             return
         try:
-            self._reader = _Reader(self._loop, self._inventories, self._has_read)
+            self._reader = Helper(self._loop, "d1fleet.inventory", self._inventories, self._has_read)
         except D1fleetError as error:
             self._complain(error)
 
-    def _has_read(self, answer: Inventory | D1fleetError) -> None:
+    def _has_read(self, said: bytes) -> None:
         self._reader = None
+        answer = _answer(said)
         if self._changed_meanwhile:
             self._changed_meanwhile = False
             self._read()
@@ -120,49 +116,6 @@ class InventoryWatch:
         if str(error) != self._said:
             self._said = str(error)
             words.say(f"the inventory has changed and cannot be followed, hosts stay as they are: {error}")
-
-
-class _Reader:
-    """A process that reads the inventory."""
-
-    def __init__(
-        self,
-        loop: Loop,
-        inventories: Sequence[str],
-        done: Callable[[Inventory | D1fleetError], None],
-    ) -> None:
-        self._loop = loop
-        self._done = done
-        # -P: not from the build's folder, where anything may lie.
-        argv = [sys.executable, "-P", "-m", "d1fleet.inventory", *inventories]
-        ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        path = os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))
-        self._process = pipes.start(argv, {**os.environ, "PYTHONPATH": path})
-        assert self._process.stdin and self._process.stdout and self._process.stderr
-        self._process.stdin.close()
-        self._process.stderr.close()
-        self._out = self._process.stdout
-        os.set_blocking(self._out.fileno(), False)
-        self._data = bytearray()
-        loop.on_read(self._out.fileno(), self._readable)
-
-    def _readable(self) -> None:
-        with suppress(BlockingIOError):
-            data = os.read(self._out.fileno(), 1 << 16)
-            self._data += data
-            if not data:
-                self.close()
-                self._done(_answer(bytes(self._data)))
-
-    def close(self) -> None:
-        """End it, with what it has started."""
-        self._loop.forget(self._out.fileno())
-        self._out.close()
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(1.0)
-        pipes.started_pids.discard(self._process.pid)
 
 
 def _answer(data: bytes) -> Inventory | D1fleetError:

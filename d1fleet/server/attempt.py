@@ -58,6 +58,8 @@ class Attempt:
         self.tokens: MakeTokens | None = None
         self._lock_fd: int | None = None
         self._status: int | None = None
+        self._killed = False
+        """Its make was killed, and what that had started is being ended."""
         self._open_streams = 0
         self._exit: protocol.Exit | None = None
 
@@ -160,6 +162,15 @@ class Attempt:
             self.refuse(protocol.REFUSED, f"make cannot be started there: {os.strerror(value)}")
         elif verb == supervisor.ENDED:
             self._status, self.left = supervisor.decode_end(value)
+            if self.left and os.WIFSIGNALED(self._status) and os.WTERMSIG(self._status) == signal.SIGKILL:
+                # It has deleted nothing that is half made: nobody may go on with that when it is put away.
+                self._killed = True
+                self.command(supervisor.KILL)
+            else:
+                self._drain()
+        elif self._killed and verb in (supervisor.EMPTY, supervisor.UNKILLABLE):
+            self._killed = False
+            self.left = verb == supervisor.UNKILLABLE
             self._drain()
 
     def on_supervisor_death(self) -> None:

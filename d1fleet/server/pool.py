@@ -146,8 +146,10 @@ class SupervisorPool:
             if verb == supervisor.EMPTY and source in self._parked:
                 self._parked.discard(source)
                 self._idle.append(source)
-            elif verb == supervisor.EMPTY and source in self._owners:
-                self._emptied.add(source)
+            elif source in self._owners:
+                if verb == supervisor.EMPTY:
+                    self._emptied.add(source)
+                self._owners[source].on_report(verb, value)
             return
         attempt = self._owners.get(source)
         if attempt is not None:

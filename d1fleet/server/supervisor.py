@@ -285,6 +285,7 @@ class _Child:
                     os.killpg(self._make, value)
         elif verb == KILL:
             left = process.kill_descendants(reaped=self._reaped)
+            self._left = self._left and bool(left)  # said once
             self._report(UNKILLABLE, len(left)) if left else self._report(EMPTY)
         elif verb == LEASE:
             self._until = value / 10

@@ -205,6 +205,10 @@ class Scene:
         self.close()
 
 
+ONCE = ("--not-repeatable", "folder=*")
+"""Jobs of a scene end when they are told to: done again, they would wait for ever."""
+
+
 class Build:
     """`d1fleet build`, or another command, at work in a scene.
 
@@ -244,7 +248,8 @@ class Build:
     @classmethod
     def on(cls, fleet: Fleet, scene: Scene, terminal: Terminal | None = None, *arguments: str) -> Build:
         """Start a build of the scene's jobs on a fleet, and wait until all their processes are there."""
-        command = fleet.command(*(arguments or (f"-j{len(scene.jobs)}",)), record=scene.folder / "record")
+        make = arguments or (f"-j{len(scene.jobs)}",)
+        command = fleet.command(*make, record=scene.folder / "record", own=ONCE)
         build = cls(scene, command, fleet.environment(), terminal, fleet.sshd_pids)
         try:
             scene.wait_for_all("ready", scene.jobs)

@@ -23,6 +23,7 @@ from d1fleet.protocol import Decoder, Message, encode
 from d1fleet.record import Record
 from d1fleet.server.facts import machine_identity
 from tests.fuzz.test_fuzz_hostlink import GREETING, FakeChannel
+from tests.support.noaftermath import NoAftermath
 from tests.unit.test_comings import FakeLogins, FakeLoop
 
 STRANGER, OTHER, HERE, NAMED = "mallory", "birch", ":", "desk.example"
@@ -105,6 +106,7 @@ class Desk:
         self.loop = FakeLoop()
         self.record = Record(str(folder / "record"))
         environment = TravellingEnvironment([], b"/nonexistent", [])
+        self.aftermath = NoAftermath(self.loop)
         self.coordinator = Coordinator(
             self.loop,
             str(folder / "socket"),
@@ -113,6 +115,7 @@ class Desk:
             Policy(build="b", project=folder.name, **policy),
             (environment, environment),
             self.record,
+            self.aftermath,
         )
         forgetful = _Forgetful(folder.name, self.tree, History())
         self.coordinator._experience = self.coordinator.hosts._experience = forgetful

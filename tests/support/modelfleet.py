@@ -31,6 +31,7 @@ from d1fleet.slots import SlotLocks
 from tests.support.modelhosts import DEVICE, ENVIRONMENT, FakeHosts, FakeLink, FakeListener, FakeServer
 from tests.support.modelmakes import Desk, RunningMake
 from tests.support.modelplan import HERE, Plan
+from tests.support.noaftermath import NoAftermath
 
 
 class NeverEndsError(AssertionError):
@@ -109,6 +110,7 @@ class World:
                 Policy("build", local_slots=plan.local_slots, trust_hosts=plan.trust_hosts),
                 (ENVIRONMENT, ENVIRONMENT),
                 Record(None),
+                NoAftermath(self.loop),
             )
         found = self.coordinator.hosts
         assert isinstance(found, FakeHosts)

@@ -26,6 +26,13 @@ def made_up(*names: str) -> Inventory:
     return Inventory.of({"_meta": {"hostvars": {name: {} for name in names}}, **groups})
 
 
+def as_said(answer: Inventory | D1fleetError) -> bytes:
+    """As the process that reads says it."""
+    if isinstance(answer, D1fleetError):
+        return json.dumps({"error": [answer.message, answer.mend]}).encode()
+    return json.dumps({"inventory": answer.to_json()}).encode()
+
+
 class Watched:
     """A watch over an inventory of one file, whose reader is the test."""
 
@@ -40,10 +47,9 @@ class Watched:
             self.loop, [str(self.file)], "test", look([str(self.file)]), self.fleets.append
         )
 
-    def reader(
-        self, loop: Loop, inventories: object, done: Callable[[Inventory | D1fleetError], None]
-    ) -> Watched:
-        self.reading.append(done)
+    def helper(self, loop: Loop, module: str, inventories: object, done: Callable[[bytes], None]) -> Watched:
+        assert module == "d1fleet.inventory"
+        self.reading.append(lambda answer: done(as_said(answer)))
         return self
 
     def close(self) -> None:
@@ -70,7 +76,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched
     monkeypatch.setattr(watch, "LOOK_S", LOOK_S)
     monkeypatch.setenv("HOME", str(tmp_path))
     found = Watched(tmp_path)
-    monkeypatch.setattr(watch, "_Reader", found.reader)
+    monkeypatch.setattr(watch, "Helper", found.helper)
     yield found
     found.watch.close()
     found.loop.close()
@@ -129,7 +135,7 @@ def test_what_still_changes_is_not_read(tmp_path: Path, monkeypatch: pytest.Monk
     found = Watched(tmp_path)
     found.watch.close()
     monkeypatch.setattr(watch, "LOOK_S", LOOK_S)
-    monkeypatch.setattr(watch, "_Reader", found.reader)
+    monkeypatch.setattr(watch, "Helper", found.helper)
     monkeypatch.setattr(watch, "look", looking)
     watching = InventoryWatch(found.loop, [str(found.file)], "test", (), found.fleets.append)
     read = []
@@ -150,7 +156,7 @@ def test_what_is_wrong_is_said_once(watched: Watched, capfd: pytest.CaptureFixtu
         InventoryError("line 3"),
         made_up("alder"),
         InventoryError("line 3"),
-        Inventory({"projects": ["other"], "other": []}, {}, {}),
+        Inventory({"projects": ["other"], "other": []}, {"projects": [], "other": []}, {}),
     ]
     for number, answer in enumerate(wrong):
         watched.write(str(number))
@@ -193,17 +199,3 @@ def test_the_process_that_reads(
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b"3", json.dumps({"inventory": 3}).encode()])
 def test_a_reader_that_died(data: bytes) -> None:
     assert isinstance(watch._answer(data), InventoryError)
-
-
-def test_a_reader_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
-    """It hangs in an inventory that is a program."""
-    program = tmp_path / "hosts.sh"
-    program.write_text(f"#!/bin/sh\necho > {tmp_path}/runs\nexec sleep 1000\n")
-    program.chmod(0o755)
-    loop = Loop()
-    reader = watch._Reader(loop, [str(program)], lambda answer: None)
-    while not (tmp_path / "runs").exists():
-        loop.run_once(0.05)
-    reader.close()
-    loop.close()
-    assert reader._process.returncode == -9  # and every test fails on processes that are left
