@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import journal, words
-from .errors import TreeError
+from .entries import Entry
+from .errors import D1fleetError, TreeError
 from .helper import Helper
-from .journal import Entry, Journal
+from .journal import Journal, LeftOver
 from .loop import Loop, Timer
 from .protocol import SHIM_PLACE, Exit
 from .record import Record
@@ -86,6 +87,7 @@ class Aftermath:
         self._waiting: collections.deque[tuple[Job, Callable[[Scrubbed], None]]] = collections.deque()
         self._helper: Helper | None = None
         self._complained = False
+        self._late = False
 
     @property
     def busy(self) -> bool:
@@ -103,6 +105,12 @@ class Aftermath:
 
     def _keep_alive(self) -> None:
         self._keep(Journal.beat)
+        if not self._late and journal.late_there(self._folder):
+            self._late = True
+            words.say(
+                "a host was frozen, and may have written after its lease: when this build has ended, what it"
+                " may have torn is put away"
+            )
         self._beat = self._loop.call_later(_BEAT_S, self._keep_alive)
 
     def stayed(self, job: Job, within: Job) -> None:
@@ -208,6 +216,40 @@ def _from(path: bytes, folder: bytes) -> str:
     return words.plain(os.fsdecode(os.path.relpath(path, folder)))
 
 
+def after(folder: bytes, make: bytes, environment: dict[bytes, bytes]) -> bool:
+    """The build has ended: put away what hosts may have written after their lease. True when there was
+    something, so that what was built is not to be used.
+    """
+    try:
+        left = journal.late(folder)
+        if left is None:
+            return False
+        found = _scrub(folder, left, make, environment, "late")
+        say(found, folder)
+        if found.is_clean:
+            journal.forget_late(folder)
+    except D1fleetError as error:
+        words.say(str(error))
+        return True
+    if not found.moved and found.is_clean:
+        return False
+    words.say("what the last build has made may be torn: build again, which makes that anew")
+    return True
+
+
+def _scrub(
+    folder: bytes, left: LeftOver, make: bytes, environment: dict[bytes, bytes], label: str
+) -> Scrubbed:
+    suspects = [
+        Suspect(
+            Question(make, entry.argv, {**environment, b"MAKEFLAGS": entry.makeflags}, entry.folder),
+            entry.since_ns,
+        )
+        for entry in left.entries
+    ]
+    return scrub(folder, suspects, f"{time.strftime('%Y%m%d-%H%M%S')}-{label}")
+
+
 def recover(folder: bytes, make: bytes, environment: dict[bytes, bytes]) -> None:
     """See to what an earlier build has left in this tree: wait until its hosts have ended that for certain,
     and put away what may be torn.
@@ -226,14 +268,7 @@ def recover(folder: bytes, make: bytes, environment: dict[bytes, bytes]) -> None
             f" at work on {words.plain(hosts)}{wait}"
         )
         time.sleep(left.wait_s)
-        suspects = [
-            Suspect(
-                Question(make, entry.argv, {**environment, b"MAKEFLAGS": entry.makeflags}, entry.folder),
-                entry.since_ns,
-            )
-            for entry in left.entries
-        ]
-        found = scrub(folder, suspects, f"{time.strftime('%Y%m%d-%H%M%S')}-before")
+        found = _scrub(folder, left, make, environment, "before")
         say(found, folder)
         if not found.is_clean:
             raise TreeError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, connect, front, inherited, interpose, makeflags, program, records, words
-from .aftermath import Aftermath, recover
+from .aftermath import Aftermath, after, recover
 from .coordinator import Coordinator
 from .environment import TravellingEnvironment
 from .errors import D1fleetError, HostError, JobLostError, RuntimeFolderError
@@ -240,6 +240,8 @@ def run(settings: Settings, what: Sequence[str] | Program) -> int:
             build.serve(control, group)
 
         kind, value = front.in_front_of(coordinate)
+        if after(folder, os.fsencode(real_make), dict(os.environb)):
+            kind, value = 0, JobLostError.exit_code
     if kind == 1:
         front.die_of(value)
     return value
@@ -331,6 +333,7 @@ class _Build:
             method=settings.policy,
             makeargs=settings.makeargs,
             setup=settings.setup,
+            fence=settings.fence,
             proofs=self._proofs,
             trees=[os.fsencode(tree) for tree in settings.trees],
             local_slots=settings.local_slots or len(os.sched_getaffinity(0)),
@@ -370,8 +373,25 @@ class _Build:
             connector.close()
             if self._broken_off:
                 process.kill_descendants()
+        kind, value = self._name_unsure(kind, value)
         show_summary(settings.summary, coordinator, self._unseen.calls, self._program is None)
         return kind, value
+
+    def _name_unsure(self, kind: int, value: int) -> tuple[int, int]:
+        """Say which hosts might go on one day with what they were lost with; under --strict that is an
+        error.
+        """
+        unsure = self.coordinator.hosts.unsure
+        if not unsure:
+            return kind, value
+        words.say(
+            words.plain(f"not heard of since it was lost, with sub-makes at work: {', '.join(unsure)}.")
+            + " Should that be frozen, and go on one day, it may still write for a moment; the next build in"
+            " this tree puts away what that may tear. Make sure that it is off (d1fleet_fence can do that)"
+        )
+        return (
+            (0, JobLostError.exit_code) if self.settings.strict and (kind, value) == (0, 0) else (kind, value)
+        )
 
     def _watch_inventory(self) -> InventoryWatch:
         def changed(fleet: Fleet) -> None:

@@ -176,6 +176,7 @@ class Coordinator:
     def _host_ready(self) -> None:
         self._dispatch()
         self._serve()
+        self._check_ended()
 
     def _host_message(self, link: HostLink, message: protocol.Message) -> None:
         if isinstance(message, protocol.Ask):
@@ -776,6 +777,7 @@ class Coordinator:
             self._ending
             and self._on_ended is not None
             and not self.hosts.some_may_run
+            and not self.hosts.fencing
             and not self._aftermath.busy
         ):
             done, self._on_ended = self._on_ended, None

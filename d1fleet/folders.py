@@ -84,9 +84,8 @@ def locked_folder(kind: str, remove: Callable[[str], None]) -> tuple[str, int]:
     """
     above = own_folder(os.path.join(runtime_base(), kind))
     try:
-        guard = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        guard = _guard(above)
         try:
-            fcntl.flock(guard, fcntl.LOCK_EX)  # one at a time makes and removes folders in there
             _remove_stale(above, remove)
             folder = tempfile.mkdtemp(prefix="b", dir=above)
             lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -100,8 +99,30 @@ def locked_folder(kind: str, remove: Callable[[str], None]) -> tuple[str, int]:
     return folder, lock
 
 
-def _remove_stale(above: str, remove: Callable[[str], None]) -> None:
+def living_folders(kind: str, remove: Callable[[str], None]) -> list[str]:
+    """Folders of that kind whose processes live; those of killed ones are removed.
+
+    Raises:
+        OSError: they cannot be looked at.
+    """
+    above = os.path.join(runtime_base(), kind)
+    guard = _guard(above)
+    try:
+        return _remove_stale(above, remove)
+    finally:
+        os.close(guard)
+
+
+def _guard(above: str) -> int:
+    """A descriptor that lets one at a time make and remove folders in there."""
+    guard = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(guard, fcntl.LOCK_EX)
+    return guard
+
+
+def _remove_stale(above: str, remove: Callable[[str], None]) -> list[str]:
     """Remove what killed processes have left: their locks are free, or they had none yet."""
+    living = []
     for name in os.listdir(above):
         with contextlib.suppress(OSError):
             folder = os.path.join(above, name)
@@ -109,8 +130,11 @@ def _remove_stale(above: str, remove: Callable[[str], None]) -> None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 remove(folder)
+            except BlockingIOError:
+                living.append(folder)
             finally:
                 os.close(lock)
+    return living
 
 
 def own_folder(path: str, uid: int | None = None) -> str:

@@ -166,6 +166,13 @@ class HostLink:
             return now
         return max(now, self._granted_at + self._welcome.lease_s + grace_s)
 
+    def confirm(self) -> bool:
+        """All that it was given has ended, as is known from elsewhere; True when that is news."""
+        news = self.state is State.LOST and (bool(self._at_work) or self._left_behind)
+        self._at_work.clear()
+        self._left_behind = False
+        return news
+
     def check_silence(self, now: float, limit_s: float) -> None:
         """Give the host up when it has said nothing for `limit_s` seconds."""
         if self.state is State.UP and now - self.last_heard > limit_s:

@@ -16,6 +16,7 @@ from .connect import Logins
 from .environment import TravellingEnvironment
 from .errors import ConnectError, D1fleetError, HostError, ProtocolError, TreeError, UnfitError
 from .experience import Experience
+from .fence import fence
 from .hostlink import HostLink, State
 from .loop import Loop
 from .member import Member
@@ -74,6 +75,7 @@ class Hosts:
         on_left: Callable[[HostLink, str, float], None],
     ) -> None:
         self._loop = loop
+        self._folder = folder
         self._policy = policy
         self._environment, self._local_environment = environments
         self._record = record
@@ -94,6 +96,11 @@ class Hosts:
         """Hosts of which it was said that they acted late."""
         self._said_waiting: set[HostLink] = set()
         """Hosts of which it was said that others hold their slots, and is so still."""
+        self._unsure: set[Member] = set()
+        """Hosts that were lost with sub-makes at work, and have not said since that those have ended: they
+        may be frozen, and go on one day.
+        """
+        self._fencing: set[Member] = set()
         self._ending = False
         self._given_up = False
         self.outlived = 0
@@ -146,6 +153,8 @@ class Hosts:
             heartbeat_s=policy.heartbeat_s,
             project="" if ignored else policy.project,
             toolchain=self._compared and not ignored,
+            host=host.name,
+            folder=self._folder,
             environment=self.environment_for(host).start_block,
         )
         return HostLink(
@@ -444,11 +453,58 @@ class Hosts:
             self._ended(link)
         elif isinstance(message, protocol.Drain):
             self._drain(link, message)
+        elif isinstance(message, protocol.Alone):
+            self._says_alone(link)
         elif isinstance(message, protocol.FencedLate) and link not in self._said_late:
             self._said_late.add(link)
             words.say(f"host {link.host.name} acted {message.late_s:.1f} s after its lease had ended")
         elif not isinstance(message, protocol.FencedLate):
             self._on_message(link, message)
+
+    def _says_alone(self, link: HostLink) -> None:
+        member = self._member_of[link]
+        former = [each for each in self._former if each.host.name == link.host.name]
+        machines = {each.hello.machine for each in [*former, link] if each.hello is not None}
+        if len(machines) == 1:  # its name is not that of another machine by now
+            self._confirmed(member)
+
+    def _confirmed(self, member: Member) -> None:
+        """All that a host was given over earlier connections has ended."""
+        self._unsure.discard(member)
+        for former in [*self._former, member.link]:
+            if former.host.name == member.host.name and former.confirm():
+                self._on_left(former, "its host was lost", 0.0)
+
+    def _fence(self, member: Member) -> None:
+        """It should have ended everything by now. Where the site can make sure of that, it does."""
+        command = member.host.fence or self._policy.fence
+        if member not in self._unsure or member in self._fencing or not command or self._given_up:
+            return
+        name = words.plain(member.host.name)
+        words.say(f"host {name} has not been heard of since: fence is run for it")
+        self._fencing.add(member)
+
+        def done(reason: str) -> None:
+            self._fencing.discard(member)
+            if reason:
+                words.say(f"host {name}: fence failed, {reason}")
+            else:
+                words.say(f"host {name}: fence has made sure that nothing runs there")
+                self._unsure.discard(member)
+            self._write(member.link, "host-fenced", reason=reason)
+            self._on_ready()
+
+        fence(self._loop, command, member.host, done)
+
+    @property
+    def fencing(self) -> bool:
+        """Is a fence at work?"""
+        return bool(self._fencing) and not self._given_up
+
+    @property
+    def unsure(self) -> list[str]:
+        """Hosts of which nobody knows whether what they were doing when they were lost goes on one day."""
+        return sorted(member.host.name for member in self._unsure)
 
     def _heard_load(self, link: HostLink, beat: protocol.Beat) -> None:
         """Others' load on a machine is what none of this build's servers there uses."""
@@ -508,6 +564,8 @@ class Hosts:
         self._out(link, error, "host-lost", again_s)
         wait_s = self._wait_s(link)
         if wait_s > 0:
+            self._unsure.add(member)
+            self._loop.call_later(wait_s, lambda: self._fence(member))
             words.say(
                 f"host {link.host.name}: what runs there ends in {wait_s:.0f} s at the latest; waiting,"
                 " so that nothing is made by two at once"

@@ -33,8 +33,14 @@ VARIABLES = (
     ),
     *("ansible_connection", "ansible_ssh_private_key_file", "ansible_private_key_file"),
     *("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"),
-    *("ansible_python_interpreter", "d1fleet_jobs", "d1fleet_makeargs", "d1fleet_max_jobs", "d1fleet_nice"),
-    *("d1fleet_server_setup", "d1fleet_slots", "d1fleet_toolchain_mismatch", "d1fleet_transport"),
+    *("ansible_python_interpreter", "d1fleet_fence", "d1fleet_jobs", "d1fleet_makeargs", "d1fleet_max_jobs"),
+    *(
+        "d1fleet_nice",
+        "d1fleet_server_setup",
+        "d1fleet_slots",
+        "d1fleet_toolchain_mismatch",
+        "d1fleet_transport",
+    ),
     "d1fleet_trees",
 )
 """All that is read; nothing else of an inventory is kept anywhere, but what has our prefix."""
@@ -93,6 +99,7 @@ class HostVariables:
             max_jobs=self._number("d1fleet_max_jobs", least=1, most=MOST_SLOTS),
             nice=DEFAULT_NICE if (nice := self._number("d1fleet_nice", least=0, most=19)) is None else nice,
             setup=self._text("d1fleet_server_setup") or "",
+            fence=self._text("d1fleet_fence") or "",
             makeargs=self._list("d1fleet_makeargs"),
             trees=self._trees(),
             toolchain_mismatch=self._choice("d1fleet_toolchain_mismatch", MISMATCHES),

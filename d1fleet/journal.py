@@ -5,47 +5,28 @@ One line of JSON for the build, one when a sub-make is sent to a host, one when 
 
     $XDG_STATE_HOME/d1fleet/journals/TREE    while a build is at work, and after this machine has crashed
     .d1fleet-journal in the tree             after a build that was killed, for whoever builds there next
+    .d1fleet-late/ in the tree               from hosts that were frozen, and may have written too late
 
 Not in the tree all the time: recipes archive `.` and list it, and shall see what they see under plain make.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from .errors import TreeError
+from . import entries
+from .entries import LATE, Entry
+from .errors import RuntimeFolderError, TreeError
 from .runtime import state_folder, tree_name
 
 NAME = b".d1fleet-journal"
 
-_FORMAT = 1
-
 _MOST_BYTES = 256 << 20
 """Of a journal that is read: a million sub-makes."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A sub-make at work on a host, as the journal has it.
-
-    Attributes:
-        since_ns: what changed before, by the tree's clock, it has not written.
-        makeflags: its MAKEFLAGS; nothing else of its environment is kept, as that may have secrets.
-    """
-
-    attempt: int
-    host: str
-    since_ns: int
-    folder: bytes
-    argv: Sequence[bytes]
-    makeflags: bytes
-    over: bool = False
-    """It has ended for certain, and may have torn something."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +69,7 @@ class Journal:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(self._path, flags, 0o600)
         self._known: set[int] = set()
-        self._write({"format": _FORMAT, "lease_s": lease_s, "grace_s": grace_s})
+        self._write(entries.head(lease_s, grace_s))
 
     def beat(self) -> None:
         """The build goes on, and so do leases on hosts."""
@@ -97,27 +78,18 @@ class Journal:
     def began(self, entry: Entry) -> None:
         """It is about to be sent to its host."""
         self._known.add(entry.attempt)
-        self._write(
-            {
-                "began": entry.attempt,
-                "host": entry.host,
-                "since_ns": entry.since_ns,
-                "folder": os.fsdecode(entry.folder),
-                "argv": [os.fsdecode(word) for word in entry.argv],
-                "makeflags": os.fsdecode(entry.makeflags),
-            }
-        )
+        self._write(entries.began(entry))
 
     def over(self, attempt: int) -> None:
         """Nothing of it writes any more, but it may have torn something."""
         if attempt in self._known:
-            self._write({"over": attempt})
+            self._write(entries.over(attempt))
 
     def ended(self, attempt: int) -> None:
         """Nothing of it writes any more, and what it may have torn is put away."""
         if attempt in self._known:
             self._known.discard(attempt)
-            self._write({"ended": attempt})
+            self._write(entries.ended(attempt))
 
     def settle(self) -> None:
         """The build is over, however it ended; call it where whoever writes here has ended. Where something
@@ -128,7 +100,7 @@ class Journal:
         """
         try:
             data = os.pread(self._fd, _MOST_BYTES, 0)
-            if _parsed(data)[2]:
+            if entries.parse(data)[2]:
                 fd = os.open(path(self._folder), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
                 with open(fd, "wb") as file:
                     file.write(data)
@@ -136,9 +108,9 @@ class Journal:
         finally:
             os.close(self._fd)
 
-    def _write(self, line: Mapping[str, object]) -> None:
+    def _write(self, line: bytes) -> None:
         # One write each: whoever is killed between two leaves whole lines.
-        os.write(self._fd, json.dumps(line).encode() + b"\n")
+        os.write(self._fd, line)
 
 
 def _at_work(folder: bytes) -> bytes:
@@ -155,9 +127,48 @@ def left_over(folder: bytes) -> LeftOver | None:
 
     Raises:
         TreeError: there is a journal that is not ours, or that cannot be read.
-        RuntimeFolderError: the folder of journals is not the user's alone.
     """
-    found = [left for left in map(_read, (path(folder), _at_work(folder))) if left is not None]
+    return _together([path(folder), *_kept(folder), *_notes(folder)])
+
+
+def _kept(folder: bytes) -> list[bytes]:
+    """The journal outside the tree; none where the user's folder for it cannot be used: whoever begins one
+    there says so.
+    """
+    try:
+        return [_at_work(folder)]
+    except RuntimeFolderError:
+        return []
+
+
+def late(folder: bytes) -> LeftOver | None:
+    """What hosts may have written here after their lease; None where none has said so.
+
+    Raises:
+        TreeError: there is a note that is not ours, or that cannot be read.
+    """
+    return _together(_notes(folder))
+
+
+def late_there(folder: bytes) -> bool:
+    """Has a host left a note?"""
+    return os.path.isdir(os.path.join(folder, LATE))
+
+
+def _notes(folder: bytes) -> list[bytes]:
+    place = os.path.join(folder, LATE)
+    try:
+        return [os.path.join(place, name) for name in sorted(os.listdir(place)) if not name.startswith(b".")]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise TreeError(
+            f"{os.fsdecode(place)} cannot be read: {error.strerror}", "see what it is, and remove it"
+        ) from error
+
+
+def _together(files: Iterable[bytes]) -> LeftOver | None:
+    found = [left for left in map(_read, files) if left is not None]
     if not found:
         return None
     return LeftOver(
@@ -193,42 +204,24 @@ def _read(file: bytes) -> LeftOver | None:
     finally:
         os.close(fd)
     try:
-        lease_s, grace_s, entries = _parsed(data)
+        lease_s, grace_s, found = entries.parse(data)
     except (ValueError, KeyError, TypeError) as error:
         raise TreeError(f"{os.fsdecode(file)} is no journal of ours: {error}", mend) from error
-    return LeftOver(entries, max(0.0, (now_ns - written_ns) / 1e9), lease_s, grace_s)
+    return LeftOver(found, max(0.0, (now_ns - written_ns) / 1e9), lease_s, grace_s)
 
 
 def forget(folder: bytes) -> None:
     """What they say has been seen to."""
-    for file in (path(folder), _at_work(folder)):
+    for file in (path(folder), *_kept(folder)):
         with suppress(FileNotFoundError):
             os.unlink(file)
+    forget_late(folder)
 
 
-def _parsed(data: bytes) -> tuple[float, float, list[Entry]]:
-    whole, _, _ = data.rpartition(b"\n")  # behind it is what a build that was killed had half written
-    if not whole:
-        return 0.0, 0.0, []
-    head, *lines = map(json.loads, whole.split(b"\n"))
-    if head["format"] != _FORMAT:
-        raise ValueError(f"format {head['format']}")
-    entries: dict[int, Entry] = {}
-    for line in lines:
-        if "ended" in line:
-            entries.pop(int(line["ended"]), None)
-            continue
-        if "over" in line:
-            attempt = int(line["over"])
-            entries[attempt] = replace(entries[attempt], over=True)
-            continue
-        entry = Entry(
-            attempt=int(line["began"]),
-            host=str(line["host"]),
-            since_ns=int(line["since_ns"]),
-            folder=os.fsencode(line["folder"]),
-            argv=[os.fsencode(word) for word in line["argv"]],
-            makeflags=os.fsencode(line["makeflags"]),
-        )
-        entries[entry.attempt] = entry
-    return float(head["lease_s"]), float(head["grace_s"]), list(entries.values())
+def forget_late(folder: bytes) -> None:
+    """What late hosts may have written has been seen to."""
+    for file in _notes(folder):
+        with suppress(FileNotFoundError):
+            os.unlink(file)
+    with suppress(OSError):  # one more has come meanwhile
+        os.rmdir(os.path.join(folder, LATE))

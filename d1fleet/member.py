@@ -11,7 +11,7 @@ from .model import Host
 from .retry import Retry
 
 
-@dataclass
+@dataclass(eq=False)
 class Member:
     """A host of the fleet, and where it stands."""
 

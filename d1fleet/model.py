@@ -40,6 +40,8 @@ class Host:
     nice: int = DEFAULT_NICE
     setup: str = ""
     """Shell text put directly before the command whose environment is kept."""
+    fence: str = ""
+    """Command of the site that makes sure that nothing runs there any more (fence.py)."""
     makeargs: tuple[str, ...] = ()
     """Further arguments for each sub-make there."""
     trees: tuple[str, ...] = ()

@@ -26,6 +26,8 @@ class Policy:
     """Further arguments for each sub-make on a host."""
     setup: str = ""
     """For hosts that have none of their own."""
+    fence: str = ""
+    """As of a host, for those that have none of their own."""
     trees: Sequence[bytes] = ()
     """Further folders that hosts share, beside the build's own."""
     proofs: str = ""

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, TypeVar
 
 from .errors import ProtocolError
 
-VERSION = 2
+VERSION = 3
 
 HEADER = struct.Struct("!IBI")
 
@@ -245,19 +245,25 @@ class Welcome(Message):
     """Whose toolchain this host should have; empty when no project is known."""
     toolchain: bool = False
     """Say what compiles there also where nothing is recorded of the project: hosts are to be compared."""
+    host: str = ""
+    """What the build calls this host."""
     environment: bytes = b""
     """The environment the build began with, NAME=value, NUL behind each: what makefiles changed is seen
     against it.
     """
-    RAW = ("environment",)
+    folder: bytes = b""
+    """The build's tree: where a note goes of what may have written there after its lease; empty for none."""
+    RAW = ("environment", "folder")
 
     def fault(self) -> str:
         if self.slots >= _MANY or self.nice > 19:
             return "slots or nice out of range"
         if not all(0 < length < _LONGEST_S for length in (self.lease_s, self.heartbeat_s)):
             return "lease or heartbeat out of range"
-        if len(self.project) > _LONGEST_TEXT:
-            return "the project's name is too long"
+        if len(self.project) > _LONGEST_TEXT or len(self.host) > _LONGEST_TEXT:
+            return "the name of project or host is too long"
+        if b"\0" in self.folder or self.folder[:1] not in (b"", b"/"):
+            return "folder is malformed"
         return _block_fault("environment", self.environment)
 
 
@@ -458,6 +464,14 @@ class Examined(Message):
 
     def fault(self) -> str:
         return "the answer is too long" if len(self.answer) > MOST_EXAMINED else ""
+
+
+@_message(15, "server")
+@dataclass
+class Alone(Message):
+    """Nothing is left on this host of earlier connections of the same build to it: of its attempts there, all
+    have ended.
+    """
 
 
 # -- attempts ------------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
     },
     "host-drained": {"at_s": "float", "host": "str", "reason": "str", "fingerprint": "str"},
     "host-failed": {"at_s": "float", "host": "str", "reason": "str", "fingerprint": "str"},
+    "host-fenced": {"at_s": "float", "host": "str", "reason": "str", "fingerprint": "str"},
     "host-lost": {"at_s": "float", "host": "str", "reason": "str", "fingerprint": "str"},
     "host-undrained": {"at_s": "float", "host": "str", "reason": "str", "fingerprint": "str"},
     "host-added": {"at_s": "float", "host": "str", "reason": "str", "fingerprint": "str"},

@@ -13,14 +13,15 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .targets import AskError, Question, Targets, batches
+from .entries import LATE
+from .targets import AskError, Found, Question, Targets
 
 LOST_FOLDER = b".d1fleet-lost"
 
-_NOT_LOOKED_AT = frozenset((b".git", b".hg", b".svn", LOST_FOLDER))
+_NOT_LOOKED_AT = frozenset((b".git", b".hg", b".svn", LOST_FOLDER, LATE))
 
 _COMPANIONS = (b".d", b".dwo", b".gcno")
 """Suffixes of what compilers write beside an object. It is seldom called a target, and a `.d` is included."""
@@ -29,6 +30,9 @@ _OBJECTS = (b".o", b".lo", b".obj", b"")
 """Suffixes of what such a file stands beside: `a.d` beside `a.o` or the program `a`, `a.o.d` beside `a.o`."""
 
 _TORN_MAKEFILE = re.compile(r"^(?P<file>[^\n]+?):\d+: \*\*\* ", re.MULTILINE)
+
+_MOST_BYTES = 64 << 10
+"""Of names on one command line; the kernel takes 2 MiB of arguments and environment together."""
 
 _GIT_LIMIT_S = 60.0
 _GIT_SILENT = "git cannot say whether it is under version control"
@@ -218,33 +222,33 @@ class _Scrubbing:
         Raises:
             AskError: make cannot say what its targets are.
         """
-        makefiles = Targets(self._suspect.question)
-        targets = self._among(makefiles, self._recent)
-        wrong = self._recent & targets.keys()
         beside = {path for path in self._recent if path.endswith(_COMPANIONS)}
-        # One after the other: make believes that what it is asked for will be there.
-        for suffix in _OBJECTS:
-            objects = {path: os.path.splitext(path)[0] + suffix for path in beside}
-            targets.update(self._among(makefiles, set(objects.values()) - self._recent))
-            for path, of in objects.items():
-                if of in targets:
-                    beside.discard(path)
-                    # Its compiler was at work: the object goes too, though it may not have got to that yet.
-                    wrong.update([path, of] if os.path.isfile(of) else [path])
-        for path in sorted(wrong):
-            makefile = targets.get(path)
-            if makefile and self._path(makefile) in self._recent:
+        objects = {of for path in beside for of in _objects_of(path)}
+        targets = self._among(Targets(self._suspect.question), self._recent | objects)
+        wrong = self._recent & targets.keys()
+        for path in beside - wrong:
+            of = next((of for of in _objects_of(path) if of in targets), None)
+            if of is not None:
+                # Its compiler was at work: the object goes too, though it may not have got to that yet.
+                wrong.update([path, of] if os.path.isfile(of) else [path])
+        for path in sorted(wrong & targets.keys()):
+            makefile = targets[path].makefile
+            if not targets[path].reached:
+                self._done.left[path] = "make cannot be asked whether the lost sub-make was at it"
+            elif makefile and self._path(makefile) in self._recent:
                 self._done.left[path] = f"{os.fsdecode(makefile)}, which has its rule, has changed meanwhile"
-                wrong.discard(path)
+            else:
+                continue
+            wrong.discard(path)
         kept = _under_version_control(wrong)
         self._done.left.update(kept)
         return wrong - kept.keys()
 
-    def _among(self, makefiles: Targets, paths: Collection[bytes]) -> dict[bytes, bytes]:
-        """Those that are targets, by whichever name a makefile may call them, with the makefile that does."""
+    def _among(self, makefiles: Targets, paths: Collection[bytes]) -> dict[bytes, Found]:
+        """Those that are targets, by whichever name a makefile may call them."""
         names = {path: path for path in paths}
         names.update((os.path.relpath(path, self._directory), path) for path in paths)
-        return {names[name]: where for name, where in makefiles.among(names).items()}
+        return {names[name]: found for name, found in makefiles.among(names).items()}
 
     def _path(self, name: bytes) -> bytes:
         return os.path.normpath(os.path.join(self._directory, name))
@@ -262,6 +266,10 @@ class _Scrubbing:
             return False
         self._done.moved[path] = to
         return True
+
+
+def _objects_of(companion: bytes) -> list[bytes]:
+    return [os.path.splitext(companion)[0] + suffix for suffix in _OBJECTS]
 
 
 def _own_folder(folder: bytes) -> None:
@@ -282,7 +290,7 @@ def _under_version_control(paths: Collection[bytes]) -> dict[bytes, str]:
     for path in sorted(paths):
         folders.setdefault(os.path.dirname(path), []).append(path)
     for folder, inside in folders.items():
-        for some in batches(inside):
+        for some in _batches(inside):
             try:
                 found.update(_tracked(folder, some))
             except (OSError, subprocess.TimeoutExpired) as error:
@@ -290,6 +298,20 @@ def _under_version_control(paths: Collection[bytes]) -> dict[bytes, str]:
                     dict.fromkeys(some, f"git cannot say whether it is under version control: {error}")
                 )
     return found
+
+
+def _batches(names: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """As many of them at a time as a command line takes."""
+    some: list[bytes] = []
+    size = 0
+    for name in names:
+        if some and size + len(name) > _MOST_BYTES:
+            yield some
+            some, size = [], 0
+        some.append(name)
+        size += len(name) + 1
+    if some:
+        yield some
 
 
 def _tracked(folder: bytes, paths: Sequence[bytes]) -> dict[bytes, str]:

@@ -50,6 +50,8 @@ class Settings:
     """One of TRANSPORTS, for hosts that say nothing themselves; None means `ssh`."""
     setup: str = ""
     """Shell text put directly before the command whose environment is kept, on each host."""
+    fence: str = ""
+    """Command that makes sure that a host which cannot be asked does nothing any more (fence.py)."""
     makeargs: tuple[str, ...] = ()
     """Further arguments for each sub-make on a host."""
     trees: tuple[str, ...] = ()
@@ -93,6 +95,7 @@ _READERS = {
     "slots": values.count,
     "transport": values.one_of(TRANSPORTS),
     "setup": values.text,
+    "fence": values.text,
     "makeargs": values.arguments,
     "trees": values.folders,
     "keep_environment": values.words,

@@ -1,10 +1,12 @@
-"""Which files are targets of a make: make itself is asked, by name. Nothing is run for that but what it runs
-each time that it reads its makefiles.
+"""Which files are targets that a make may have been at: its goals, and what they need, however far below.
+make itself is asked. Nothing is run for that but what it runs each time that it reads its makefiles, and
+`$(shell ...)` in recipes.
 
 `make -q` alone would not do: lines with `+` or `$(MAKE)` run all the same, and so do rules that remake
 makefiles (measured with 4.3 and 4.4.1). So every rule gets a SHELL that does nothing, by a pattern that fits
 all targets; `$(shell ...)` in makefiles, on which names of targets depend, keeps its own. A makefile that has
-a SHELL for some target wins against that: then make is not asked by name, and rules that name a file count.
+a SHELL for some target wins against that: then make is not shown its goals, and what it has from rules alone
+counts.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import makeargs, makeflags
@@ -25,8 +27,11 @@ _NO_GOAL = b".d1fleet-asks"
 _ASK_LIMIT_S = 60.0
 """For reading the makefiles once (a guess): those of large trees call programs while they are read."""
 
-_MOST_BYTES = 64 << 10
-"""Of names in one question; the kernel takes 2 MiB of arguments and environment together."""
+_DEFAULT_GOAL = re.compile(rb"^\.DEFAULT_GOAL :?= (.+)$", re.MULTILINE)
+_MAKEFILES = re.compile(rb"^MAKEFILE_LIST :?= (.+)$", re.MULTILINE)
+_MEMBER = re.compile(rb"(.+)\((.+)\)")
+"""Of an archive: who writes it, writes that."""
+_ALSO = b"#  Also makes:"
 
 _KEPT = frozenset((b"C", b"f", b"I", b"E", b"e", b"r", b"R", b"L"))
 """Options that decide what the makefiles say, as against what make does with that."""
@@ -69,6 +74,20 @@ class Question:
         return os.path.realpath(os.path.join(self.folder, *makeflags.argv_directory(self.argv)))
 
 
+@dataclass(frozen=True)
+class Found:
+    """What make says of a name.
+
+    Attributes:
+        makefile: that has its recipe; empty for a rule that is built in.
+        reached: it is a goal of the make, or a prerequisite of one, however far below. False where that
+            cannot be known.
+    """
+
+    makefile: bytes
+    reached: bool
+
+
 class Targets:
     """What a make would make.
 
@@ -77,51 +96,61 @@ class Targets:
     """
 
     def __init__(self, question: Question) -> None:
-        self._question = question
-        database = _ask(question, [])
-        self._explicit = database if any(map(_is_foreign, _OWN_SHELL.findall(database))) else None
-        """All that may be looked at, where make must not be asked by name."""
+        database = _ask(question, named=False)
+        self._all = any(map(_is_foreign, _OWN_SHELL.findall(database)))
+        """What a rule names may be looked at even if it was not reached: make must not look at its goals."""
+        rules = _rules(database if self._all else _ask(question, named=True))
+        goals = makeargs.arguments(question.argv).goals or _DEFAULT_GOAL.findall(database)[-1:]
+        self._targets: dict[bytes, Found] = {}
+        reached = _reached(rules, [*goals, *_words(_MAKEFILES, database)])
+        for name, rule in rules.items():
+            if rule.makefile is not None and not rule.phony and (self._all or name in reached):
+                member = _MEMBER.fullmatch(name)
+                self._targets[member[1] if member is not None else name] = Found(
+                    rule.makefile, name in reached
+                )
 
-    def among(self, names: Collection[bytes]) -> dict[bytes, bytes]:
-        """Those names that are targets with a recipe, and no phony ones; with the makefile that has the
-        recipe, empty for a rule that is built in.
+    def among(self, names: Collection[bytes]) -> dict[bytes, Found]:
+        """Those names that are targets with a recipe that the make may have run, and no phony ones.
 
         Args:
             names: as makefiles may write them, relative to the make's directory or absolute. What cannot
-                stand in a makefile as it is (with a blank, a colon ...) is no target. Of what is named make
-                believes that it will be there: `a` is a target by `%: %.o` when `a.o` is named too.
-
-        Raises:
-            AskError: make cannot say.
+                stand in a makefile as it is (with a blank, a colon ...) is no target.
         """
-        names = [name for name in names if not _NOT_A_NAME.search(name) and not name.startswith(b"-")]
-        found: dict[bytes, bytes] = {}
-        for some in batches(names):
-            database = self._explicit if self._explicit is not None else _ask(self._question, some)
-            found.update(_targets_in(database, some))
-        return found
+        # Make drops ./ in front of a name.
+        plain = {name: name[2:].lstrip(b"/") if name.startswith(b"./") else name for name in names}
+        return {name: self._targets[short] for name, short in plain.items() if short in self._targets}
+
+
+@dataclass
+class _Rule:
+    prerequisites: list[bytes]
+    makefile: bytes | None = None
+    """None without a recipe."""
+    phony: bool = False
+
+
+def _reached(rules: Mapping[bytes, _Rule], goals: Iterable[bytes]) -> set[bytes]:
+    reached: set[bytes] = set()
+    waiting = [goal[2:].lstrip(b"/") if goal.startswith(b"./") else goal for goal in goals]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting += rules[name].prerequisites if name in rules else []
+    return reached
+
+
+def _words(expression: re.Pattern[bytes], database: bytes) -> list[bytes]:
+    return [word for line in expression.findall(database)[-1:] for word in line.split()]
 
 
 def _is_foreign(shell: bytes) -> bool:
     return shell != _QUIET_SHELL
 
 
-def batches(names: Sequence[bytes]) -> Iterator[list[bytes]]:
-    """As many of them at a time as a command line takes."""
-    some: list[bytes] = []
-    size = 0
-    for name in names:
-        if some and size + len(name) > _MOST_BYTES:
-            yield some
-            some, size = [], 0
-        some.append(name)
-        size += len(name) + 1
-    if some:
-        yield some
-
-
-def _ask(question: Question, names: Sequence[bytes]) -> bytes:
-    """The data base of make after it has looked at these names."""
+def _ask(question: Question, named: bool) -> bytes:
+    """The data base of make, after it has looked at the goals it was called with if `named`."""
     inherited = makeflags.parse(question.environment.get(b"MAKEFLAGS", b"")).arguments
     own = makeargs.arguments(question.argv)
     argv = [question.make, b"-qpk"]
@@ -136,12 +165,14 @@ def _ask(question: Question, names: Sequence[bytes]) -> bytes:
         b".PHONY: %b\n%b:" % ((_NO_GOAL,) * 2),
     ]
     # Makefiles that look at their goals shall see those of the make that is asked about.
-    variables = [*reversed(inherited.variables), *own.variables, b"MAKECMDGOALS=" + b" ".join(own.goals)]
+    variables = [*reversed(inherited.variables), *own.variables]
+    if not named:
+        variables.append(b"MAKECMDGOALS=" + b" ".join(own.goals))
     unwanted = (b"MAKEFLAGS", b"MFLAGS", b"GNUMAKEFLAGS", b"MAKE_RESTARTS")
     environment = {name: value for name, value in question.environment.items() if name not in unwanted}
     try:
         done = subprocess.run(
-            [*argv, *variables, b"--", *(names or [_NO_GOAL])],
+            [*argv, *variables, b"--", *(own.goals if named else [_NO_GOAL])],
             cwd=question.folder,
             env={**environment, b"LC_ALL": b"C"},
             stdin=subprocess.DEVNULL,
@@ -155,37 +186,50 @@ def _ask(question: Question, names: Sequence[bytes]) -> bytes:
         raise AskError(str(error)) from error
     start = _DATABASE.search(done.stdout)
     # Where it stops at a line that it cannot read, it prints what it has by then, and ends with 2: as for a
-    # name that it cannot make.
-    if start is None or done.returncode not in ((0, 1, 2) if names else (0, 1)):
+    # goal that it cannot make. The first is seen when it has no goals of its own.
+    if start is None or done.returncode not in ((0, 1, 2) if named else (0, 1)):
         said = done.stderr.decode(errors="replace").strip()
         raise AskError(said or f"make ended with {done.returncode} and without its data base")
     return done.stdout[start.start() :]
 
 
-def _targets_in(database: bytes, names: Collection[bytes]) -> dict[bytes, bytes]:
-    """Of a data base that make has printed: those of the names that have a recipe."""
-    # Make drops ./ in front of a name.
-    wanted = {name[2:].lstrip(b"/") if name.startswith(b"./") else name: name for name in names}
-    found: dict[bytes, bytes] = {}
+def _rules(database: bytes) -> dict[bytes, _Rule]:
+    """The files of a data base that make has printed, by name."""
+    rules: dict[bytes, _Rule] = {}
     _, _, files = database.partition(b"\n# Files\n")
     for entry in files.split(b"\n\n"):
         if entry.startswith(b"# Not a target:"):
             continue
         lines = entry.splitlines()
-        name = next((name for name in map(_name_of_rule, lines) if name is not None), None)
-        if name not in wanted or any(line.startswith(b"#  Phony target") for line in lines):
+        found = next((rule for rule in map(_rule, lines) if rule is not None), None)
+        if found is None or _NOT_A_NAME.search(found[0].replace(b"(", b"").replace(b")", b"")):
             continue
-        recipe = next((match for match in map(_RECIPE.fullmatch, lines) if match), None)
-        if recipe is not None:
-            found[wanted[name]] = recipe[1] or b""
-    return found
+        name, prerequisites = found
+        rule = rules.setdefault(name, _Rule([]))  # one with `::` has several
+        rule.prerequisites += prerequisites
+        also: list[bytes] = []
+        for line in lines:
+            recipe = _RECIPE.fullmatch(line)
+            if recipe is not None:
+                rule.makefile = recipe[1] or b""
+            elif line.startswith(b"#  Phony target"):
+                rule.phony = True
+            elif line.startswith(_ALSO):
+                also = line[len(_ALSO) :].split()
+        # One recipe makes them all: who reaches one, reaches them.
+        rule.prerequisites += also
+        for other in also:
+            rules.setdefault(other, _Rule([])).makefile = rule.makefile
+    return rules
 
 
-def _name_of_rule(line: bytes) -> bytes | None:
-    """What the line of a rule names; None for any other line. Variables of targets are printed before it."""
+def _rule(line: bytes) -> tuple[bytes, list[bytes]] | None:
+    """What the line of a rule names, and its prerequisites; None for any other line. Variables of targets are
+    printed before it.
+    """
     if line.startswith((b"#", b"\t")):
         return None
     name, colon, rest = line.partition(b":")
     if not colon or re.match(rb":? (?:\w+ )*\S+ (?:::?:?|[?+!])?= ?", rest):
         return None
-    return name
+    return name, [word for word in rest.lstrip(b":").split() if word != b"|"]

@@ -73,6 +73,7 @@ _OUT = {
     "host-failed": "could not take part",
     "host-drained": "got no more sub-makes",
     "host-lost": "was lost",
+    "host-fenced": "was fenced",
     "host-removed": "left the inventory",
 }
 

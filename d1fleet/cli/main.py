@@ -218,6 +218,11 @@ for command in (run, env, lint, simulate, doctor):
     multiple=True,
     help="Sub-makes that must not be done twice, by the same rules.",
 )
+@click.option(
+    "--fence",
+    metavar="COMMAND",
+    help="Switches off a host that was lost and cannot be asked (D1FLEET_FENCE_HOST is its name).",
+)
 @click.option("--record", metavar="FILE", help="Write what happened to each sub-make, as JSON lines.")
 @click.option(
     "--keep-records",

@@ -63,6 +63,8 @@ class Asked:
     def handle(self, message: protocol.Message) -> None:
         """What the coordinator says about it."""
         if isinstance(message, protocol.Stay):
+            request = self._request
+            self.attempt.calls(request.folder, request.arguments, request.environment)
             self._measure(message.tell_over_s)
             self._end(LOCAL)
         elif isinstance(message, protocol.Placed) and not self.placed:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .. import protocol
+from ..entries import Entry
 from ..maketokens import MakeTokens, TokenFifo, TokenPipes
 from ..protocol import STDERR, STDIN, STDOUT
 from ..streams import unread
 from . import facts, supervisor
+from .environment import parse
 from .output import OutputPipe
 
 if TYPE_CHECKING:
@@ -43,6 +46,8 @@ class Attempt:
         self.supervisor: supervisor.Supervisor | None = None
         self.left = False
         self.cancelled = False
+        self.makes: list[Entry] = []
+        """It, and what it has called that runs here as a part of it."""
         self._loop = server.loop
         self._arrived = self._loop.now()
         self._started = 0.0
@@ -95,6 +100,7 @@ class Attempt:
             limits = tuple(zip(run.limits[::2], run.limits[1::2]))
             job = (path, argv, environment, folder, run.umask, limits, run.ignored, targets)
             self.supervisor = server.supervisors.take(self)
+            self.calls(folder, argv, run.environment)
             self.supervisor.start(job, fds)
         except OSError as error:
             self.refuse(protocol.NO_SPACE if error.errno == errno.ENOSPC else protocol.INTERNAL, str(error))
@@ -150,6 +156,11 @@ class Attempt:
         self._feed()
         if self._channel is not None and self.run.tokens:
             self.tokens = MakeTokens(self.server, self.id, self._channel, self.children_changed)
+
+    def calls(self, folder: bytes, argv: Sequence[bytes], environment: bytes) -> None:
+        """A make runs here as a part of it."""
+        flags = parse(environment).get(b"MAKEFLAGS", b"")
+        self.makes.append(Entry(self.id, self.server.host, 0, folder, argv, flags))
 
     def refuse(self, kind: str, text: str) -> None:
         """End without having run."""

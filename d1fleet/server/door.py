@@ -10,17 +10,21 @@ from pathlib import Path
 
 from .. import interpose, protocol
 from ..errors import RuntimeFolderError
-from ..folders import cache_folder, locked_folder
+from ..folders import cache_folder, living_folders, locked_folder
 from ..loop import Loop
 from ..makeflags import never_dispatch, parse
 from ..shims import LOCAL, ShimConnection, ShimListener, ShimRequest
 from ..stopwatch import Stopwatch
 from .asked import Asked
 from .attempt import Attempt
+from .earlier import end_jobs
 from .environment import parse as parse_environment
 
 _MOST_ASKED = 1000
 """Requests under way at once; what is asked beyond that stays here."""
+
+_KIND, _WHOSE, _SOCKET = "servers", "build", "s"
+"""Names of the folder that those of all servers lie in, and of what is in them."""
 
 
 class Door:
@@ -30,6 +34,7 @@ class Door:
         send: to the coordinator.
         complain: says something for people.
         attempts: those at work, by number.
+        whose: the build, and the host's name in it, so that a later server of the same can tell.
 
     Raises:
         D1fleetError: no shim can be placed on this host.
@@ -41,6 +46,7 @@ class Door:
         send: Callable[[protocol.Message], None],
         complain: Callable[[str], None],
         attempts: Mapping[int, Attempt],
+        whose: str,
     ) -> None:
         self.loop = loop
         self.send = send
@@ -51,14 +57,17 @@ class Door:
         self._asked: dict[int, Asked] = {}
         self._number = -1
         self.stopwatch = Stopwatch(loop)
-        self._folder, self._lock = locked_folder("servers", _remove)
+        self._whose = whose
+        self._folder, self._lock = locked_folder(_KIND, _remove_left)
         try:
+            with open(os.path.join(self._folder, _WHOSE), "w") as file:
+                file.write(whose)
             try:
                 cache = cache_folder("shim")
             except RuntimeFolderError:
                 cache = Path(self._folder, "cache")  # no home to keep it in
             shim_dir = interpose.install_shim(cache, cache / interpose.build_id())
-            path = os.path.join(self._folder, "s")
+            path = os.path.join(self._folder, _SOCKET)
             self._listener = ShimListener(loop, path, self._connected)
         except BaseException:
             self._forget_folder()
@@ -96,6 +105,18 @@ class Door:
         self._asked[self._number] = asked
         asked.ask(self.outgoing(request.environment))
 
+    @property
+    def alone(self) -> bool:
+        """Is nothing left here of earlier servers of the same build and host? What killed ones have left is
+        ended.
+
+        Raises:
+            OSError: it cannot be seen.
+            RuntimeFolderError: our folder is not this user's alone.
+        """
+        others = [each for each in living_folders(_KIND, _remove_left) if each != self._folder]
+        return all(_whose(each) != self._whose for each in others)
+
     def handle(self, message: protocol.Message) -> None:
         """What the coordinator says about a request; one that is over is of no interest."""
         asked = self._asked.get(message.attempt)
@@ -119,3 +140,17 @@ class Door:
 
 def _remove(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_left(folder: str) -> None:
+    """Its server was killed: end what its jobs still run."""
+    if end_jobs(os.path.join(folder, _SOCKET)):
+        _remove(folder)
+
+
+def _whose(folder: str) -> str:
+    try:
+        with open(os.path.join(folder, _WHOSE)) as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError):
+        return ""

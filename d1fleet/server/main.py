@@ -14,14 +14,14 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from .. import protocol
-from ..errors import D1fleetError, ProtocolError, UnfitError
+from ..errors import D1fleetError, ProtocolError, RuntimeFolderError, UnfitError
 from ..folders import own_folder, runtime_base, slots_directory
 from ..loop import Loop
 from ..maketokens import TOKEN_TICK_S, TokenFifo, TokenPipes
 from ..slotpool import SlotPool
 from ..slots import SlotLocks
 from ..stream import FdStream
-from . import facts, process, supervisor, toolchain
+from . import facts, late, process, supervisor, toolchain
 from .attempt import Attempt
 from .door import Door
 from .drain import Marks
@@ -46,6 +46,9 @@ _GATHER_EACH_S = 60.0
 """It gathers for half of this time, then lets others go on for the other half: what it waits for may itself
 wait for one of them.
 """
+
+_EARLIER_S = 0.2
+"""How often it is looked whether an earlier server of the same build has ended."""
 
 _LEASE_CHECK_S = 0.1
 _TERM_TO_KILL_S = 1.0
@@ -74,7 +77,7 @@ class Server:
         self._waiting: deque[Attempt] = deque()
         self._door: Door | None = None
         self._examiner: Examiner | None = None
-        self.supervisors = SupervisorPool(loop, self.complain, self._supervisor_died)
+        self.supervisors = SupervisorPool(loop, self.complain, self._fence_if_due)
         self._tree_devices: set[int] = set()
         self.output_lock: int | None = None
         """Since 4.4, makes with output sync lock a file that they are told; before, their stdout itself."""
@@ -119,6 +122,8 @@ class Server:
     def _connection_ended(self) -> None:
         if not self._ending:
             self._stream.close()
+            if self._lease is not None and self._lease.expired(self.loop.now()):
+                self._fence()  # we were frozen: no time to tidy up
         self._end_build(kill=False)
 
     def terminated(self) -> None:
@@ -215,6 +220,20 @@ class Server:
         self.send(hello)
         self._beat()
         self._watch_lease()
+        self._look_for_earlier()
+
+    def _look_for_earlier(self) -> None:
+        """Say so when nothing of earlier connections is left here, at the latest when their lease is over."""
+        if self._door is None or self._ending:
+            return
+        try:
+            if self._door.alone:
+                self.send(protocol.Alone())
+                return
+        except (OSError, RuntimeFolderError) as error:
+            self.complain(f"whether something earlier is left here cannot be seen: {error}")
+            return
+        self.loop.call_later(_EARLIER_S, self._look_for_earlier)
 
     def _get_ready(self, welcome: protocol.Welcome) -> protocol.Hello:
         uid = os.geteuid()
@@ -255,7 +274,7 @@ class Server:
         cpus = usable_cpus()
         count = welcome.slots or cpus
         self._slots = SlotPool(SlotLocks(slots_directory(), count))
-        self._open_door(self._environment)
+        self._open_door(self._environment, f"{welcome.build} {welcome.host}")
         self._lease = Lease(welcome.lease_s, self.loop.now())
         self.supervisors.prepare()
         self.supervisors.keep_until(self._lease.until)
@@ -276,10 +295,10 @@ class Server:
             as_enrolled=as_enrolled(found),
         )
 
-    def _open_door(self, environment: HostEnvironment) -> None:
+    def _open_door(self, environment: HostEnvironment, whose: str) -> None:
         """Let jobs ask where the makes that they call shall run; without it those stay here."""
         try:
-            self._door = Door(self.loop, self.send, self.complain, self._attempts)
+            self._door = Door(self.loop, self.send, self.complain, self._attempts, whose)
         except D1fleetError as error:
             self.complain(f"sub-makes of jobs stay on this host: {error}")
             return
@@ -458,8 +477,15 @@ class Server:
         if until is not None:
             self.supervisors.keep_until(until)
 
-    def _supervisor_died(self) -> None:
-        """It may have ended by the lease, a moment before us: then that is what happened to its attempt."""
+    @property
+    def host(self) -> str:
+        """What the build calls us."""
+        return self._welcome.host if self._welcome is not None else ""
+
+    def _fence_if_due(self) -> None:
+        """A supervisor may have acted on the lease a moment before us: then that is what happened to its
+        attempt.
+        """
         if self._lease is not None and self._lease.expired(self.loop.now()):
             self._fence()
 
@@ -478,13 +504,24 @@ class Server:
             return
         late_s = self._lease.late_s(self.loop.now())
         self.supervisors.kill_now()
-        fenced = list(self._attempts)
         if late_s > 0:
-            self.send(protocol.FencedLate(attempts=fenced, late_s=round(late_s, 3)))
+            self.send(protocol.FencedLate(attempts=list(self._attempts), late_s=round(late_s, 3)))
+            self._note_late(late_s)
         for attempt in list(self._attempts.values()):
             attempt.refuse(protocol.FENCED, "the lease ran out: no word from the coordinator")
         self.complain("the lease ran out: everything of this build was killed")
         self._end_build(kill=True)
+
+    def _note_late(self, late_s: float) -> None:
+        """Where another host may have the same work by now, somebody has to see to what both have written."""
+        welcome = self._welcome
+        makes = [make for attempt in self._attempts.values() for make in attempt.makes]
+        if welcome is None or not welcome.folder or not makes or late_s < welcome.grace_s / 2:
+            return
+        try:
+            late.note(welcome.folder, makes, late_s)
+        except OSError as error:
+            self.complain(f"what may have been written too late cannot be noted: {error}")
 
     # -- the end --------------------------------------------------------------------------------------------
 

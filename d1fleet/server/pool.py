@@ -27,13 +27,14 @@ class SupervisorPool:
 
     Args:
         complain: prints a line for people.
-        on_death: called when somebody killed a supervisor, before its attempt hears of it.
+        on_end: called before an attempt hears that its make has ended, or that somebody has killed its
+            supervisor.
     """
 
-    def __init__(self, loop: Loop, complain: Callable[[str], None], on_death: Callable[[], None]) -> None:
+    def __init__(self, loop: Loop, complain: Callable[[str], None], on_end: Callable[[], None]) -> None:
         self._loop = loop
         self._complain = complain
-        self._on_death = on_death
+        self._on_end = on_end
         self._all: set[Supervisor] = set()
         self._idle: list[Supervisor] = []
         self._owners: dict[Supervisor, Attempt] = {}
@@ -151,6 +152,8 @@ class SupervisorPool:
                     self._emptied.add(source)
                 self._owners[source].on_report(verb, value)
             return
+        if verb == supervisor.ENDED:
+            self._on_end()
         attempt = self._owners.get(source)
         if attempt is not None:
             attempt.on_report(verb, value)
@@ -160,7 +163,7 @@ class SupervisorPool:
         self._parked.discard(source)
         if source in self._idle:
             self._idle.remove(source)
-        self._on_death()
+        self._on_end()
         attempt = self._owners.pop(source, None)
         self._end_orphans()
         if attempt is not None:

@@ -47,6 +47,9 @@ recipes itself, waits for them, and deletes what they had half written. One that
 to wait would be "wait: No child processes" to it, and the half-written target would stay.
 """
 
+_FROZEN_S = 1.0
+"""So much later than the lease ended, only what was frozen itself acts (a guess)."""
+
 _DEFAULT_SIGNALS: list[int] = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
@@ -248,8 +251,9 @@ class _Child:
             if self._until and Loop.now() >= self._until:
                 if process.children(os.getpid()):
                     process.kill_descendants()
-                    if process.state(self._server) == "T":
-                        process.send(self._server, signal.SIGKILL)  # or it would keep its slots
+                    # Or it would keep its slots. One that was frozen with us has something to note.
+                    if Loop.now() < self._until + _FROZEN_S and process.state(self._server) == "T":
+                        process.send(self._server, signal.SIGKILL)
                     return
                 self._until = 0.0
         self._end_everything()

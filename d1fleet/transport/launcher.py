@@ -40,6 +40,7 @@ _STAGE_1 = (
 
 _MODULES = (
     "__init__",
+    "entries",
     "errors",
     "folders",
     "interpose",

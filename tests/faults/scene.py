@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ big.o: big.c
 \t@echo half > $@; echo $$$$ >> ../began; while [ ! -e ../go ]; do sleep 0.02; done; echo whole >> $@
 whole.o: big.c
 \t@echo whole > $@
+steady.o: big.c
+\t@echo $$$$ >> ../began; while [ ! -e ../go ]; do echo tick >> $@; sleep 0.01; done; echo whole > $@
 both: whole.o big.o
 .PHONY: both
 """
@@ -105,6 +108,16 @@ class Scene:
 
     def server(self, recipe: int) -> int:
         return proc.parent(self.supervisor(recipe))
+
+    def frozen(self, recipe: int) -> list[int]:
+        """Stop all that a host runs of the build, with its connection; returns the processes."""
+        server = self.server(recipe)
+        found = [server, *proc.below([server])]
+        if self.fleet.sshd is not None:
+            found.insert(0, proc.parent(server))
+        for pid in found:
+            os.kill(pid, signal.SIGSTOP)
+        return found
 
     def coordinator(self, build: subprocess.Popen[str]) -> int:
         (pid,) = proc.children(build.pid)

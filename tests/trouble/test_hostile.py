@@ -428,7 +428,8 @@ def test_a_lost_host_whose_jobs_had_called_others(desk: Desk) -> None:
     assert all(isinstance(parent.asker, Waiting) and not parent.asker.answers for parent in parents)
     desk.say(OTHER, protocol.Beat(seq=2), *(protocol.Exit(job.attempt) for job in children))
     desk.loop.pass_s(1.0)
-    assert all(isinstance(parent.asker, Waiting) and parent.asker.answers for parent in parents)
+    assert all(isinstance(parent.asker, Waiting) and not parent.asker.answers for parent in parents)
+    assert {parent.link.host.name for parent in parents if parent.link is not None} == {OTHER}
 
 
 # -- what people see ---------------------------------------------------------------------------------------

@@ -75,11 +75,11 @@ def test_it_is_trusted(tmp_path: Path, sshd: LoopbackSshd) -> None:
 
 
 def test_it_writes_without_end(tmp_path: Path, sshd: LoopbackSshd) -> None:
-    """It is given up; what it had is lost, and all else is made."""
+    """It is given up; what it had is lost, and made elsewhere."""
     end = build(tmp_path, fleet(tmp_path, sshd, "endless", SHORT))
-    assert end.returncode == 88, end.stderr
+    assert end.returncode == 0, end.stderr
     assert "bytes of output came without credit" in end.stderr
     made = [line.lstrip("x") for line in end.stdout.splitlines()]
-    assert made.count("done") == 7
+    assert made.count("done") == 8
     # What was taken until it was one time too many depends on who is quicker; it is not without end.
     assert len(end.stdout) < 1 << 26

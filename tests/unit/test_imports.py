@@ -15,6 +15,7 @@ ROOT = Path(d1fleet.__file__).parent
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "shim" / "standin.py")
 
 ON_HOSTS = {
+    "entries",
     "errors",
     "folders",
     "interpose",
@@ -56,6 +57,7 @@ PURE = [
     "rules",
     "environment",
     "retry",
+    "entries",
     "server.lease",
     "transport.launcher",
     "sshargs",
@@ -70,7 +72,7 @@ IO_MODULES = {
 
 LAYERS = [
     "errors model makeargs locks tokens server.lease words inherited sshargs retry hostsfile distcclog",
-    "distcclint",
+    "distcclint entries",
     "protocol makeflags loop folders rules hostspec hostvars estimates machines waiting history traces",
     "ranking foresight placement simulator",
     "slots slotpool stream streams environment jobserver tree runtime interpose record policy fleet trust",
@@ -81,7 +83,7 @@ LAYERS = [
     "inventory_cache inventory setting_values settings",
     "transport transport.base transport.launcher transport.pack transport.pipes transport.local",
     "transport.keyfile transport.sshneeds transport.sshconfig transport.sshterms helper",
-    "transport.openssherrors watch aftermath",
+    "transport.openssherrors watch aftermath fence",
     "transport.ssherrors transport.sshkeys transport.sshchannel transport.ssh transport.openssh",
     "hostlink toolchains",
     "proofs member connect",

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from d1fleet import journal
+from d1fleet.entries import Entry
 from d1fleet.errors import TreeError
-from d1fleet.journal import Entry, Journal, left_over
+from d1fleet.journal import Journal, left_over
 
 
 def entry(attempt: int, since_ns: int = 7) -> Entry:

@@ -74,6 +74,7 @@ _RANGES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "lease_s": st.floats(0.001, 1e5),
         "heartbeat_s": st.floats(0.001, 1e5),
         "environment": _BLOCKS,
+        "folder": st.just(b"") | _PATHS.map(lambda path: b"/" + path),
     },
     "Examine": {"limit_s": st.floats(0.001, protocol.LONGEST_EXAMINATION_S), "environment": _BLOCKS},
     "CheckTree": {"folder": _PATHS, "nonce": _PATHS},
@@ -279,7 +280,7 @@ def test_the_greatest_toolchain_is_not_refused() -> None:
 
 
 def test_a_projects_name_is_bounded() -> None:
-    with pytest.raises(ProtocolError, match="name is too long"):
+    with pytest.raises(ProtocolError, match="name of project or host is too long"):
         list(Decoder("coordinator").feed(encode(protocol.Welcome(project="p" * 401))))
 
 
@@ -292,7 +293,7 @@ def test_a_float_that_is_no_finite_amount_is_refused(number: str) -> None:
     """A lease of NaN seconds would never end."""
     head = json.dumps({name: getattr(protocol.Welcome(), name) for name, _ in protocol.Welcome._JSON})
     assert '"lease_s": 10.0' in head
-    frame = _control(1, head.replace('"lease_s": 10.0', f'"lease_s": {number}').encode(), b"")
+    frame = _control(1, head.replace('"lease_s": 10.0', f'"lease_s": {number}').encode(), b"", b"")
     with pytest.raises(ProtocolError, match="lease_s"):
         list(Decoder("coordinator").feed(frame))
 

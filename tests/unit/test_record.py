@@ -22,7 +22,15 @@ from d1fleet.record import EVENTS, FORMAT, Record
 
 ROOT = Path(d1fleet.__file__).parent
 DOCUMENT = ROOT.parent / "docs" / "record.md"
-ALIKE = ("host-failed", "host-drained", "host-lost", "host-undrained", "host-added", "host-removed")
+ALIKE = (
+    "host-failed",
+    "host-drained",
+    "host-lost",
+    "host-fenced",
+    "host-undrained",
+    "host-added",
+    "host-removed",
+)
 
 
 def named_and_kept(folder: Path, kept: Path) -> Record:

@@ -16,7 +16,7 @@ from d1fleet.targets import Question
 MAKE = b"/usr/bin/make"
 
 MAKEFILE = """\
-all: a.o lib.a
+all: a.o lib.a new.x b.x
 a.o: a.c ; cc -MMD -c a.c
 lib.a: a.o ; ar cr $@ $^
 %.x: %.c ; touch $@
@@ -73,6 +73,16 @@ def test_targets_that_changed_go_and_nothing_else(tree: Path) -> None:
     assert not scrub(os.fsencode(tree), [suspect(tree, since)], "8").moved
 
 
+def test_what_another_sub_make_of_that_makefile_has_made_stays(tree: Path) -> None:
+    """It would not be made again with the lost one."""
+    since = now_ns(tree)
+    for name in ("a.o", "lib.a", "b.x"):
+        (tree / name).write_text("meanwhile")
+    done = scrub(os.fsencode(tree), [suspect(tree, since, "a.o", "b.x")], "7")
+    assert done.is_clean
+    assert names(done, tree) == ["a.o", "b.x"]
+
+
 def test_a_time_that_was_set_hides_nothing(tree: Path) -> None:
     since = now_ns(tree)
     (tree / "a.o").write_text("half")
@@ -116,7 +126,7 @@ def test_a_torn_makefile_of_the_user_is_not_moved(tree: Path) -> None:
 
 def test_a_rule_that_came_meanwhile_moves_nothing(tree: Path) -> None:
     since = now_ns(tree)
-    (tree / "Makefile").write_text(MAKEFILE + "notes: ; touch $@\n")
+    (tree / "Makefile").write_text("all: notes\n" + MAKEFILE + "notes: ; touch $@\n")
     (tree / "notes").write_text("the user's")
     done = scrub(os.fsencode(tree), [suspect(tree, since)], "7")
     assert not done.moved
@@ -128,7 +138,7 @@ def test_what_git_tracks_stays(tree: Path) -> None:
     inner.mkdir()
     for folder in (tree, inner):
         subprocess.run(["git", "init", "-q", folder], check=True)
-    (inner / "Makefile").write_text("kept made: ; touch $@\n")
+    (inner / "Makefile").write_text("all: kept made\nkept made: ; touch $@\n")
     (tree / "a.o").write_text("tracked")
     (inner / "kept").write_text("tracked")
     subprocess.run(["git", "-C", tree, "add", "-f", "a.o"], check=True)

@@ -24,16 +24,19 @@ def make(request: pytest.FixtureRequest) -> bytes:
 
 
 @pytest.fixture
-def ask(make: bytes, tmp_path: Path) -> Ask:
-    """Names that are targets, of a makefile; every recipe and `$(shell)` that runs leaves a mark."""
+def ask(make: bytes, tmp_path: Path, reached: list[set[str]]) -> Ask:
+    """Names that are targets, of a makefile whose goals they are unless `argv` says otherwise. Every recipe
+    and `$(shell)` that runs leaves a mark.
+    """
 
     def asked(
-        makefile: str, *names: str, argv: tuple[str, ...] = (), files: str = "", **environment: str
+        makefile: str, *names: str, argv: tuple[str, ...] | None = None, files: str = "", **environment: str
     ) -> dict[str, str]:
+        argv = names if argv is None else argv
         (tmp_path / "Makefile").write_text(makefile)
         for name in files.split():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(f"{name}\n")
+            (tmp_path / name).write_text(f"# {name}\n")
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         question = Question(
             make,
@@ -43,12 +46,19 @@ def ask(make: bytes, tmp_path: Path) -> Ask:
         )
         try:
             found = Targets(question).among([os.fsencode(name) for name in names])
+            reached.append({os.fsdecode(name) for name, each in found.items() if each.reached})
         finally:
             after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
             assert after == before, "something was run"
-        return {os.fsdecode(name): os.fsdecode(where) for name, where in found.items()}
+        return {os.fsdecode(name): os.fsdecode(each.makefile) for name, each in found.items()}
 
     return asked
+
+
+@pytest.fixture
+def reached() -> list[set[str]]:
+    """For each question, those that the goals reach."""
+    return []
 
 
 def test_targets_of_rules_of_every_kind(ask: Ask) -> None:
@@ -112,14 +122,17 @@ def test_a_phony_target_is_no_file(ask: Ask) -> None:
     "said", ["special: SHELL = /bin/bash", "special: override SHELL := /bin/sh", "spec%: SHELL = /bin/sh",
              "special: .SHELLFLAGS = -xc", "special: export SHELL = /bin/sh"],
 )  # fmt: skip
-def test_a_shell_of_a_target_s_own_is_not_run_either(ask: Ask, said: str) -> None:
+def test_a_shell_of_a_target_s_own_is_not_run_either(ask: Ask, reached: list[set[str]], said: str) -> None:
     found = ask(
-        f"{said}\nspecial: source ; +touch $@\nplain: special ; touch $@\n%.x: %.c ; touch $@\n",
-        *["special", "plain", "stem.x", "source"],
+        f"{said}\nspecial: source ; +touch $@\nplain: special ; touch $@\nmore: ; touch $@\n"
+        "%.x: %.c ; touch $@\n",
+        *["special", "plain", "more", "stem.x", "source"],
+        argv=("plain", "stem.x"),
         files="source stem.c",
     )
-    # Asked by name, make would have said that stem.x is one, too.
-    assert found == {"special": "Makefile", "plain": "Makefile"}
+    # Had it looked at its goals, make would have said that stem.x is one, too.
+    assert found == {"special": "Makefile", "plain": "Makefile", "more": "Makefile"}
+    assert reached == [{"special", "plain"}]
 
 
 def test_as_it_was_called(ask: Ask) -> None:
@@ -129,30 +142,58 @@ def test_as_it_was_called(ask: Ask) -> None:
         "endif\n"
         "%.o: %.c ; touch $@\n"
     )  # fmt: skip
+    makefile += "one two: $(NAME).$(FROM)\n"
     argv = ("-j8", "-k", "-B", "NAME=a b", "one", "two", "-C.")
     found = ask(makefile, "a", "b.e", "x.e", argv=argv, MAKEFLAGS="rn -j4 -- NAME=x FROM=e", files="x.c")
     assert found == {"a": "Makefile", "b.e": "Makefile"}
-    assert ask(makefile, "x.o", "x", argv=("NAME=x",), MAKEFLAGS="r", files="x.c x.o") == {"x.o": "Makefile"}
+    found = ask(makefile, "x.o", "x", argv=("NAME=x", "x.o"), MAKEFLAGS="r", files="x.c x.o")
+    assert found == {"x.o": "Makefile"}
 
 
 def test_in_the_folder_that_it_goes_to(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "other.mk").write_text(
-        "out: ; touch $@\n$(CURDIR)/abs: ; touch $@\n../up: ; touch $@\n"
+        "all: out $(CURDIR)/abs ../up\nout: ; touch $@\n$(CURDIR)/abs: ; touch $@\n../up: ; touch $@\n"
     )
     names = ("out", "./out", str(tmp_path / "sub/out"), str(tmp_path / "sub/abs"), "abs", "../up")
     found = ask("", *names, argv=("-C", "sub", "-f", "other.mk"))
-    assert found == dict.fromkeys(("./out", str(tmp_path / "sub/abs"), "../up"), "other.mk")
+    assert found == dict.fromkeys(("out", "./out", str(tmp_path / "sub/abs"), "../up"), "other.mk")
 
 
 @pytest.mark.parametrize("name", ["a b", "a:b", "a=b", "a%", "#a", "a\nb", "-n", "$(shell touch ran)", "a*"])
 def test_what_cannot_be_a_name_is_none(ask: Ask, name: str) -> None:
-    assert ask("%: ; touch ran\n", name) == {}
+    assert ask("%: ; touch ran\n", name, argv=()) == {}
+
+
+def test_what_the_goals_do_not_need_is_another_make_s(ask: Ask, reached: list[set[str]]) -> None:
+    makefile = (
+        "one: a.x | order ; touch $@\n"
+        "two: b.x ; touch $@\n"
+        "%.x %.h: %.y ; touch $*.x $*.h\n"
+        "g1 g2 &: ; touch g1 g2\n"
+        "order: lib(m.x) ; touch $@\n"
+        "lib(%): % ; touch $@\n"
+        "alone: ; touch $@\n"
+        "deep:: alone ; touch $@\n"
+        "deep:: ; touch $@\n"
+        "-include made.mk\n"
+        "made.mk: ; touch $@\n"
+    )
+    names = ["one", "two", "a.x", "a.h", "b.x", "g1", "g2", "order", "m.x", "lib", "alone", "deep", "made.mk"]
+    files = "a.y b.y m.y made.mk"
+    one = ["one", "a.x", "a.h", "order", "m.x", "lib", "made.mk"]
+    assert sorted(ask(makefile, *names, argv=("one",), files=files)) == sorted(one)
+    assert sorted(ask(makefile, *names, argv=(), files=files)) == sorted(one)
+    assert sorted(ask(makefile, *names, argv=("./deep", "g1"), files=files)) == sorted(
+        ["deep", "alone", "g1", "g2", "made.mk"]
+    )
+    assert reached[0] == set(one)
 
 
 def test_more_names_than_a_command_line_takes(ask: Ask) -> None:
     names = [f"{'long' * 20}-{number}.x" for number in range(3000)]
-    assert len(ask("%.x: ; touch $@\n", *names, "other")) == 3000
+    makefile = f"all: {' '.join(names)}\n%.x: ; touch $@\n"
+    assert len(ask(makefile, *names, "other", argv=())) == 3000
 
 
 def test_a_makefile_that_make_cannot_read(ask: Ask) -> None:

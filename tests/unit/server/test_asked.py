@@ -25,10 +25,14 @@ def test_the_make_is_asked_for_more_when_one_has_ended(loop: Loop, elsewhere: bo
     """Not when one stays: then it only begins."""
     events: list[Any] = []
     tokens = SimpleNamespace(stirred=lambda: events.append("stirred"))
-    attempt: Any = SimpleNamespace(id=2, tokens=tokens, asked=set(), children_changed=lambda: None)
+    attempt: Any = SimpleNamespace(
+        id=2, tokens=tokens, asked=set(), children_changed=lambda: None, calls=lambda *_: None
+    )
     door: Any = SimpleNamespace(loop=loop, send=lambda message: None, forget=lambda asked: None)
     shim: Any = SimpleNamespace(pid=1, reply=lambda verb, value: events.append(verb))
-    request: Any = SimpleNamespace(close=lambda: None, fds={}, ask=protocol.Ask)
+    request: Any = SimpleNamespace(
+        close=lambda: None, fds={}, ask=protocol.Ask, folder=b"/", arguments=[b"make"], environment=b""
+    )
     asked = Asked(door, 1, attempt, shim, request, makeflags.parse(b""))
     if not elsewhere:
         asked.handle(protocol.Stay(1))

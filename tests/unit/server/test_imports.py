@@ -178,4 +178,4 @@ def test_the_shipped_server_serves(shipped: Path, python: str, tmp_path: Path) -
     found = list(Decoder("server").feed(answer))
     assert isinstance(found[0], protocol.Hello)
     assert found[0].python.startswith("3.")
-    assert [type(message).__name__ for message in found[1:]] == ["Beat", "Gone"]
+    assert [type(message).__name__ for message in found[1:]] == ["Beat", "Alone", "Gone"]

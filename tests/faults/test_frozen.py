@@ -1,0 +1,143 @@
+"""A host that was frozen goes on when others have done its work: what it tears is not taken for whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from d1fleet.errors import JobLostError
+from tests.faults.scene import Scene
+from tests.kill import proc
+from tests.kill.conftest import TRANSPORTS, NewFleet
+from tests.kill.fleet import SHORT, Times
+
+pytestmark = pytest.mark.timeout(120)
+
+LIMIT_S = 60.0
+
+SLOW = Times(lease_s=100.0, grace_s=50.0, heartbeat_s=1.0)
+"""Who waits for these is not ended by the end of the test."""
+
+
+@pytest.fixture(params=TRANSPORTS)
+def scene(request: pytest.FixtureRequest, new_fleet: NewFleet, tmp_path: Path) -> Iterator[Scene]:
+    with Scene(tmp_path, new_fleet(request.param, SHORT), goal="steady.o") as found:
+        yield found
+
+
+def thaw(pids: Iterable[int]) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+
+
+def note(scene: Scene) -> bool:
+    return any(not path.name.startswith(".") for path in scene.tree.glob(".d1fleet-late/*"))
+
+
+def built_again(scene: Scene) -> str:
+    """Build, and see that all is as it should be; returns what d1fleet said."""
+    again = scene.start()
+    _, err = again.communicate(timeout=LIMIT_S)
+    assert again.returncode == 0, err
+    assert scene.product("steady.o") == "whole\n"
+    assert scene.left_in_tree == {".d1fleet-lost"}
+    return err
+
+
+def test_it_thaws_while_another_does_its_work(scene: Scene) -> None:
+    build = scene.start()
+    first = scene.recipe(1)
+    frozen = scene.frozen(first)
+    scene.recipe(2)
+    thaw(frozen)
+    assert not proc.wait_until_gone(lambda: [first], 5.0)
+    scene.wait_for(lambda: note(scene), "a note of the host")
+    scene.go()
+    _, err = build.communicate(timeout=LIMIT_S)
+    assert build.returncode == JobLostError.exit_code, err
+    assert "may be half written, and will be made again: sub/steady.o" in err
+    assert "sub/steady.o" in scene.put_away
+    built_again(scene)
+
+
+def test_it_thaws_when_the_build_has_ended(scene: Scene) -> None:
+    build = scene.start()
+    first = scene.recipe(1)
+    frozen = scene.frozen(first)
+    scene.recipe(2)
+    scene.go()
+    _, err = build.communicate(timeout=LIMIT_S)
+    assert build.returncode == 0, err
+    assert "not heard of since it was lost, with sub-makes at work: " in err
+    assert scene.product("steady.o") == "whole\n"
+    (scene.tree / "go").unlink()
+    thaw(frozen)
+    assert not proc.wait_until_gone(lambda: [first], 5.0)
+    scene.go()
+    proc.wait_until_gone(lambda: frozen, 20.0)
+    assert note(scene)
+    assert "may be half written, and will be made again: sub/steady.o" in built_again(scene)
+
+
+def test_strict_takes_no_such_end_for_a_good_one(new_fleet: NewFleet, tmp_path: Path) -> None:
+    with Scene(tmp_path, new_fleet("pipes", SHORT), goal="steady.o") as scene:
+        build = scene.start(own=("--strict",))
+        frozen = scene.frozen(scene.recipe(1))
+        scene.recipe(2)
+        scene.go()
+        _, err = build.communicate(timeout=LIMIT_S)
+        assert build.returncode == JobLostError.exit_code, err
+        thaw(frozen)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_the_site_can_make_sure(new_fleet: NewFleet, tmp_path: Path, works: bool) -> None:
+    with Scene(tmp_path, new_fleet("pipes", SHORT), goal="steady.o") as scene:
+        pids = tmp_path / "frozen"
+        command = f"echo $D1FLEET_FENCE_HOST $D1FLEET_FENCE_ADDRESS > {tmp_path}/asked; " + (
+            f"kill -KILL $(cat {pids})" if works else "echo no such machine; exit 3"
+        )
+        build = scene.start(own=("--fence", command))
+        frozen = scene.frozen(scene.recipe(1))
+        pids.write_text(" ".join(map(str, frozen)))
+        scene.recipe(2)
+        scene.go()
+        _, err = build.communicate(timeout=LIMIT_S)
+        assert build.returncode == 0, err
+        name, address = (tmp_path / "asked").read_text().split()
+        assert name == address and f"host {name} has not been heard of since: fence is run for it" in err
+        ((_, reason),) = [(event["host"], event["reason"]) for event in scene.events("host-fenced")]
+        if works:
+            assert f"host {name}: fence has made sure that nothing runs there" in err
+            assert "not heard of since it was lost" not in err and reason == ""
+        else:
+            assert f"host {name}: fence failed, exit status 3: no such machine" in err
+            assert "not heard of since it was lost" in err and reason
+            thaw(frozen)
+
+
+@pytest.mark.parametrize("who", ["server", "both"])
+def test_who_comes_back_and_has_nothing_left_is_not_waited_for(
+    new_fleet: NewFleet, tmp_path: Path, who: str
+) -> None:
+    """Also when nobody of ours was left there to end what ran: the next server does."""
+    with Scene(tmp_path, new_fleet("ssh", SLOW), goal="steady.o") as scene:
+        build = scene.start()
+        first = scene.recipe(1)
+        server, supervisor = scene.server(first), scene.supervisor(first)
+        if who == "both":
+            os.kill(supervisor, signal.SIGSTOP)
+        os.kill(server, signal.SIGKILL)
+        if who == "both":
+            os.kill(supervisor, signal.SIGKILL)
+        scene.recipe(2)
+        assert not proc.runs(first)
+        scene.go()
+        _, err = build.communicate(timeout=LIMIT_S)
+        assert build.returncode == 0, err
+        assert "not heard of since it was lost" not in err
+        assert scene.product("steady.o") == "whole\n"
