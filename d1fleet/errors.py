@@ -18,6 +18,7 @@
     ├── ProtocolError            95  a peer sent what the protocol does not allow  (peer)
     ├── NoRecordError            96  no record of a build, or no such job in it    (the user's side)
     ├── UnwellError              97  doctor has found faults                       (host)
+    ├── ChaosError               98  a fault has broken a build, or it fails anyway (this project)
     └── ProgramError            127  the program of --command is not there         (the user's side)
         └── NotExecutableError  126  it is there, and cannot be executed
 
@@ -147,6 +148,12 @@ class UnwellError(D1fleetError):
     """An examination has found what keeps builds from running, or hosts out of them."""
 
     exit_code = 97
+
+
+class ChaosError(D1fleetError):
+    """A fault has broken a build for good, or the build cannot be tried."""
+
+    exit_code = 98
 
 
 class ProgramError(D1fleetError):

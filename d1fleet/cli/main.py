@@ -19,6 +19,7 @@ from ..errors import D1fleetError, UsageError
 from ..inherited import default_child_signal, fill_closed_streams, forget_coerced_locale
 from ..makeargs import is_long_option
 from ..words import say
+from .chaos import chaos
 from .distcc import env, lint, run
 from .doctor import doctor
 from .simulate import simulate
@@ -188,7 +189,7 @@ def cli() -> None:
     """Spread a make build's sub-makes over many hosts."""
 
 
-for command in (run, env, lint, simulate, doctor):
+for command in (run, env, lint, simulate, doctor, chaos):
     cli.add_command(command)
 
 

@@ -1,13 +1,15 @@
 """Answers a doctor's questions about this host: each in a process of its own, with a time limit.
 
 A file system that hangs, or a compiler, holds up that process and nothing else. Nothing is changed here, but
-files of our own that are gone with the answer.
+files of our own that are gone with the answer. The last two are no doctor's, but `d1fleet chaos`'s.
 
     clock    nothing: what counts is when the answer comes
     facts    `probe.facts`
     tree     `probe.fresh`
     canary   `canary.compile_there`
     log      `probe_distcc.log`
+    strike   `strike.strike`
+    heal     `strike.heal`
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from .. import protocol
 from ..errors import D1fleetError
 from ..loop import Loop
 from ..stream import FdStream
-from . import canary, facts, probe, probe_distcc, process
+from . import canary, facts, probe, probe_distcc, process, strike
 from .environment import HostEnvironment
 
 AT_ONCE = 8
@@ -40,6 +42,8 @@ _QUESTIONS: dict[str, Callable[[dict[str, Any], dict[str, str], float], dict[str
     "tree": probe.fresh,
     "canary": canary.compile_there,
     "log": probe_distcc.log,
+    "strike": strike.strike,
+    "heal": strike.heal,
 }
 
 

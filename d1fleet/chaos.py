@@ -1,0 +1,447 @@
+"""`d1fleet chaos`: breaks hosts, links and processes while a build runs, and compares what was made.
+
+The build runs in a copy of the tree, once by plain make, once by d1fleet in peace, then once for each fault.
+A fault counts only when it hit a recipe at work: the host says which, the record that it was the build's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from . import words
+from .chaos_faults import LOCAL, RETURNS_S, Fault
+from .chaos_tree import Copies, artefacts, differences
+from .connect import Connector, Logins
+from .doctor_talks import START_LIMIT_S, Talk, let_go, wait
+from .environment import TravellingEnvironment
+from .errors import ChaosError, D1fleetError, HostError
+from .fleet import Fleet
+from .loop import Loop
+from .settings import Settings
+
+TRIES = 6
+"""A fault that found no recipe at work is tried again, so often in all."""
+
+_LOOK_LIMIT_S = 8.0
+"""How long a host waits for a recipe."""
+
+_AGAIN = 2
+"""Times that a build which failed is started again."""
+
+_LONG = 10.0
+_LONG_S = 120.0
+"""A build that takes so many times as long as in peace, and so much more, hangs."""
+
+_BETWEEN_S = 1.0
+"""From one login's end to the next one's."""
+
+
+@dataclass(frozen=True)
+class Struck:
+    """What a host says of a blow."""
+
+    hit: bool
+    recipe: str
+    make: str
+    folder: str
+    stopped: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Healed:
+    healed: int
+
+
+@dataclass
+class Outcome:
+    """One fault, and what came of it.
+
+    Attributes:
+        host, recipe, folder: what was hit.
+        exits: of the build, and of those after it.
+        again_s: from the blow until a lost sub-make was given to somebody again; None where none was.
+        took_s: the first build.
+        wrong: what should not be so; empty when all is as in peace.
+        skipped: why it could not be done here.
+    """
+
+    fault: Fault
+    host: str = ""
+    recipe: str = ""
+    folder: str = ""
+    exits: list[int] = field(default_factory=list)
+    again_s: float | None = None
+    took_s: float = 0.0
+    differs: list[str] = field(default_factory=list)
+    wrong: str = ""
+    skipped: str = ""
+
+
+@dataclass
+class Peace:
+    """The build without faults.
+
+    Attributes:
+        clean: what plain make has made.
+        apart: what differs without any fault: nothing can be said of it.
+        took_s: by d1fleet.
+    """
+
+    clean: dict[str, str]
+    apart: list[str]
+    took_s: float
+
+
+class Chaos:
+    """A fleet, a tree, and what is done to them.
+
+    Args:
+        folder: of the build, the top of the tree, which hosts share.
+        arguments: make's.
+        options: of d1fleet build, as they are typed.
+        build: the command that builds, to which those are added.
+        say: told what goes on, a line at a time.
+        rng: says when and where.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        fleet: Fleet,
+        folder: Path,
+        arguments: Sequence[str],
+        options: Sequence[str],
+        say: Callable[[str], None],
+        build: Sequence[str] = (sys.executable, "-P", "-m", "d1fleet.cli", "build"),
+        rng: random.Random | None = None,
+    ) -> None:
+        self._settings = settings
+        self._fleet = fleet
+        self._folder = folder
+        self._arguments = list(arguments)
+        self._options = list(options)
+        self._say = say
+        self._build = list(build)
+        self._random = rng or random.Random()
+        self._copies = Copies(folder)
+        self._loop = Loop()
+        self._connector = Connector(settings.ssh_config, settings.ssh_options, settings.connect_timeout_s)
+        self._talks: list[Talk] = []
+        self._number = 0
+
+    def __enter__(self) -> Chaos:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for talk in self._talks:
+            talk.close()
+        let_go(self._loop)
+        self._connector.close()
+        self._loop.close()
+
+    # -- in peace ---------------------------------------------------------------------------------------
+
+    def peace(self) -> Peace:
+        """Build twice without faults.
+
+        Raises:
+            ChaosError: the build fails as it is.
+        """
+        self._copies.renew()
+        log = self._log("plain")
+        with log.open("wb") as file:
+            done = subprocess.run(
+                ["make", *self._arguments],
+                cwd=self._copies.copy,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        if done.returncode:
+            raise ChaosError(f"plain make ends with {done.returncode} in a copy of this tree", f"see {log}")
+        clean = artefacts(self._copies.copy)
+        self._copies.renew()
+        began = time.monotonic()
+        build = _Build(self, "peace")
+        code = build.wait()
+        took_s = time.monotonic() - began
+        if code:
+            raise ChaosError(f"d1fleet build ends with {code} without any fault", f"see {build.log}")
+        return Peace(clean, differences(clean, artefacts(self._copies.copy)), took_s)
+
+    # -- faults -----------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Log in to all hosts, to strike there.
+
+        Raises:
+            HostError: to none, or not to all.
+        """
+        start = [name + b"=" + value for name, value in os.environb.items()]
+        logins = Logins(self._loop, self._connector, lambda host: True)
+        for host in self._fleet.hosts:
+            local = TravellingEnvironment(start, b"\0", (), host.transport != "local")
+            talk = Talk(self._loop, host, local.start_block, host.setup or self._settings.setup)
+            self._talks.append(talk)
+            logins.begin(host, talk.connected, talk.fail)
+        limit_s = self._settings.connect_timeout_s + START_LIMIT_S
+        wait(self._loop, lambda: all(talk.ready or talk.error for talk in self._talks), limit_s)
+        bad = {talk.host.name: talk.error for talk in self._talks if not talk.ready}
+        if bad:
+            name, error = next(iter(bad.items()))
+            raise HostError(f"host {name}: {error or 'no login in time'}", "d1fleet doctor says more")
+
+    def strike(self, fault: Fault, peace: Peace) -> Outcome:
+        """Build with a fault, until that has hit a recipe at work, or there were too many tries."""
+        for _ in range(TRIES):
+            outcome = self._once(fault, peace)
+            if outcome is not None:
+                return outcome
+        return Outcome(fault, skipped=f"no recipe was at work on a host, {TRIES} times")
+
+    def _once(self, fault: Fault, peace: Peace) -> Outcome | None:
+        self._copies.renew()
+        self._number += 1
+        began = time.monotonic()
+        build = _Build(self, f"{self._number:03}-{fault.name}")
+        outcome = Outcome(fault)
+        stopped: list[tuple[Talk, tuple[tuple[int, ...], ...]]] = []
+        try:
+            delay_s = self._random.uniform(0.05, 0.7) * peace.took_s
+            wait(self._loop, lambda: build.ended, delay_s)
+            struck_s = 0.0
+            for number in range(fault.times):
+                if number:
+                    wait(self._loop, lambda: build.ended, _BETWEEN_S + self._random.uniform(0.0, 1.0))
+                found = self._hit(fault, build)
+                if isinstance(found, D1fleetError):
+                    outcome.skipped = words.plain(found.message)
+                    return outcome
+                if found is None:
+                    if number == 0:
+                        return None
+                    break
+                stopped += [(talk, struck.stopped) for talk, struck in found if struck.stopped]
+                if number == 0:
+                    struck_s = self._loop.now()
+                    _, struck = found[0]
+                    outcome.host = ", ".join(words.plain(talk.host.name) for talk, _ in found)
+                    outcome.recipe, outcome.folder = words.plain(struck.recipe), words.plain(struck.folder)
+            if fault.name in LOCAL:
+                build.kill()
+            limit_s = _LONG * peace.took_s + _LONG_S
+            if not fault.late and stopped:
+                self._heal_when_due(fault, build, stopped, limit_s)
+            code = build.wait(self._loop, limit_s)
+            outcome.took_s = time.monotonic() - began
+            if fault.late:
+                self._heal(stopped)
+                stopped = []
+                # It needs a moment to end what it had; the next build sees its note.
+                wait(self._loop, lambda: False, RETURNS_S)
+            if code is None:
+                build.kill()
+                outcome.wrong = f"the build did not end within {limit_s:.0f} s"
+                return outcome
+            outcome.exits.append(code)
+            if not build.was_hit(outcome.host.split(", ")[0], struck_s):
+                return None
+            outcome.again_s = build.again_s(struck_s)
+        finally:
+            self._heal(stopped)
+            build.kill()
+        self._finish(fault, outcome, peace)
+        return outcome
+
+    def _hit(self, fault: Fault, build: _Build) -> list[tuple[Talk, Struck]] | D1fleetError | None:
+        """Strike some host, or all; None where no recipe was at work on the first that was looked at."""
+        talks = self._random.sample(self._talks, len(self._talks))
+        hits: list[tuple[Talk, Struck]] = []
+        for talk in talks:
+            found = self._ask(
+                talk, fault.how, build, 1.0 if hits else min(_LOOK_LIMIT_S, 1.0 + _LOOK_LIMIT_S / len(talks))
+            )
+            if isinstance(found, D1fleetError):
+                return found
+            if found.hit:
+                hits.append((talk, found))
+                if not fault.everywhere:
+                    break
+            elif build.ended:
+                break
+        return hits or None
+
+    def _ask(self, talk: Talk, how: str, build: _Build, limit_s: float) -> Struck | D1fleetError:
+        answers: list[Struck | D1fleetError] = []
+        given = {"tree": os.path.realpath(self._copies.copy), "host": talk.host.name, "how": how}
+        talk.ask("strike", Struck, given, limit_s, answers.append)
+        wait(self._loop, lambda: bool(answers), limit_s + 10.0)
+        return answers[0] if answers else HostError(f"host {talk.host.name} does not answer")
+
+    def _heal_when_due(
+        self,
+        fault: Fault,
+        build: _Build,
+        stopped: list[tuple[Talk, tuple[tuple[int, ...], ...]]],
+        limit_s: float,
+    ) -> None:
+        heals_s = fault.heals_s
+        if heals_s is None:
+            heals_s = self._settings.lease_s + self._settings.grace_s + RETURNS_S
+        if fault.fails:  # only when it has
+            wait(self._loop, lambda: build.ended, limit_s)
+        else:
+            wait(self._loop, lambda: build.ended, heals_s)
+        self._heal(stopped)
+        stopped.clear()
+
+    def _heal(self, stopped: Sequence[tuple[Talk, tuple[tuple[int, ...], ...]]]) -> None:
+        for talk, pids in stopped:
+            answers: list[Healed | D1fleetError] = []
+            talk.ask("heal", Healed, {"stopped": [list(pair) for pair in pids]}, 5.0, answers.append)
+            wait(self._loop, lambda answers=answers: bool(answers), 10.0)  # type: ignore[misc]
+
+    def _finish(self, fault: Fault, outcome: Outcome, peace: Peace) -> None:
+        """Build again where that has to be, and compare."""
+        code = outcome.exits[-1]
+        if fault.fails and code == 0 and fault.name != "recipe":
+            outcome.wrong = "the build had to fail, and did not"
+        for _ in range(_AGAIN):
+            if code == 0 and not fault.late:
+                break
+            build = _Build(self, f"{self._number:03}-{fault.name}-again")
+            limit_s = _LONG * peace.took_s + _LONG_S
+            again = build.wait(self._loop, limit_s)
+            build.kill()
+            if again is None:
+                outcome.wrong = outcome.wrong or f"the build after it did not end within {limit_s:.0f} s"
+                return
+            code = again
+            outcome.exits.append(code)
+            if code == 0:
+                break
+        if code and not outcome.wrong:
+            outcome.wrong = f"the build still ends with {code}"
+        found = differences(peace.clean, artefacts(self._copies.copy))
+        outcome.differs = [path for path in found if path not in peace.apart]
+        if outcome.differs and not outcome.wrong:
+            outcome.wrong = f"not as in peace: {outcome.differs[0]}"
+            if len(outcome.differs) > 1:
+                outcome.wrong += f" and {len(outcome.differs) - 1} more"
+        if outcome.wrong:
+            kept = self._copies.folder / f"{self._number:03}-{fault.name}"
+            with contextlib.suppress(OSError):
+                shutil.copytree(self._copies.copy, kept, symlinks=True)
+
+    # -- for _Build -------------------------------------------------------------------------------------
+
+    def _log(self, name: str) -> Path:
+        return self._copies.folder / f"{name}.log"
+
+    def start(self, name: str) -> tuple[subprocess.Popen[bytes], IO[bytes], Path, Path]:
+        """Start `d1fleet build` in the copy."""
+        log, record = self._log(name), self._copies.folder / f"{name}.record"
+        record.unlink(missing_ok=True)
+        file = log.open("wb")
+        argv = [*self._build, *self._options, "--record", str(record), *self._arguments]
+        build = subprocess.Popen(
+            argv,
+            cwd=self._copies.copy,
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        return build, file, log, record
+
+    def _environment(self) -> Mapping[str, str]:
+        ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        path = os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))
+        return {**os.environ, "PYTHONPATH": path}
+
+    @property
+    def folder(self) -> Path:
+        """Where the copy and all logs are."""
+        return self._copies.folder
+
+    def remove(self) -> None:
+        """Remove the copy and all logs."""
+        self._copies.remove()
+
+
+class _Build:
+    """A `d1fleet build` in the copy."""
+
+    def __init__(self, chaos: Chaos, name: str) -> None:
+        self._process, self._file, self.log, self._record = chaos.start(name)
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def wait(self, loop: Loop | None = None, limit_s: float | None = None) -> int | None:
+        """Its exit status, as a shell has it; None when it has not ended in time."""
+        if loop is not None and limit_s is not None and not wait(loop, lambda: self.ended, limit_s):
+            return None
+        code = self._process.wait()
+        self._file.close()
+        return 128 - code if code < 0 else code
+
+    def kill(self) -> None:
+        """End all of it that runs here, with no time to tidy up."""
+        with contextlib.suppress(ProcessLookupError):
+            for pid in [*_children(self._process.pid), self._process.pid] if not self.ended else []:
+                os.kill(pid, signal.SIGKILL)
+
+    def _events(self) -> list[dict[str, object]]:
+        try:
+            return [json.loads(line) for line in self._record.read_text().splitlines()]
+        except (OSError, ValueError):
+            return []
+
+    def was_hit(self, host: str, at_s: float) -> bool:
+        """Does the record have a sub-make on this host at that time?"""
+        for event in self._events():
+            if event["event"] == "job" and event.get("host") == host:
+                placed_s, ran_s = float(str(event["placed_s"])), event.get("ran_s")
+                if (
+                    placed_s
+                    and placed_s <= at_s + 0.5
+                    and (ran_s is None or placed_s + float(str(ran_s)) >= at_s - 1.0)
+                ):
+                    return True
+        # A coordinator that was killed has not written what was at work then.
+        return not any(event["event"] == "end" for event in self._events())
+
+    def again_s(self, at_s: float) -> float | None:
+        """From then until a sub-make that was lost was given to somebody again."""
+        events = [event for event in self._events() if event["event"] == "job"]
+        lost = {event["job"] for event in events if event.get("infrastructure")}
+        again = [
+            float(str(event["placed_s"] or event["asked_s"]))
+            for event in events
+            if event["job"] in lost and not event.get("infrastructure") and event["placed_s"]
+        ]
+        return max(again) - at_s if again else None
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return [int(each) for each in file.read().split()]
+    except OSError:
+        return []

@@ -1,0 +1,129 @@
+"""`d1fleet chaos`: break things while a build runs, and see whether what it makes is right."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+_PASSED_ON = {
+    "hosts": "--hosts",
+    "inventory": "--inventory",
+    "project": "--project",
+    "trees": "--trees",
+    "ssh_config": "--ssh-config",
+    "transport": "--transport",
+    "lease_s": "--lease",
+    "grace_s": "--grace",
+    "heartbeat_s": "--heartbeat",
+    "connect_timeout_s": "--connect-timeout",
+}
+"""Options that are those of `build`, and go to it as they were typed."""
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
+    short_help="Break hosts in the middle of builds, and compare what is made.",
+    epilog="Run it in the folder that you build in. It builds a copy, in .d1fleet-chaos, by plain make and "
+    "then once for each fault; only processes of these builds, and yours, are touched. Exit codes: 0 where "
+    "everything was made as by plain make, 98 where not; others as of build. docs/faults.md has the faults.",
+)
+@click.option("--hosts", metavar="HOSTS", help="As for `d1fleet build`.")
+@click.option("--inventory", metavar="PATH", multiple=True, help="Ansible inventory: a file or a folder.")
+@click.option("--project", metavar="GROUP", help="Group of the inventory whose hosts are used.")
+@click.option("--trees", metavar="PATH", multiple=True, help="A further folder that all hosts share.")
+@click.option("--ssh-config", metavar="FILE", help="Configuration file for ssh, as ssh -F.")
+@click.option("--transport", metavar="HOW", help="ssh (the usual), openssh (by OpenSSH's client) or local.")
+@click.option("--lease", "lease_s", metavar="S", help="Seconds that a host may go on unheard (10).")
+@click.option("--grace", "grace_s", metavar="S", help="Seconds added before a host counts as ended (6).")
+@click.option("--heartbeat", "heartbeat_s", metavar="S", help="Seconds between signs of life (2).")
+@click.option("--connect-timeout", "connect_timeout_s", metavar="S", help="Seconds for a login (10).")
+@click.option("--faults", metavar="NAMES", help="Which, by commas; `list` lists them.")
+@click.option("--times", metavar="N", type=click.IntRange(1, 1000), default=1, help="So often each (1).")
+@click.option("--seed", metavar="N", type=int, help="For the same hosts and moments as another time.")
+@click.option("--keep", is_flag=True, help="Leave .d1fleet-chaos there, with logs and records.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.argument("make_arguments", nargs=-1, type=click.UNPROCESSED)
+def chaos(
+    faults: str | None,
+    times: int,
+    seed: int | None,
+    keep: bool,
+    as_json: bool,
+    make_arguments: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Build with `make MAKE_ARGUMENTS`, break something in the middle of it, and compare what was made.
+
+    A table says for each fault what it hit, how the build ended, and whether everything was made as by plain
+    make. Put -- before make's arguments.
+    """
+    from .. import chaos_report
+    from ..build import fleet_of
+    from ..chaos import Chaos
+    from ..chaos_faults import BY_NAME, FAULTS
+    from ..errors import ChaosError, UsageError
+    from ..settings import load_settings
+    from ..words import counted, say
+
+    if faults == "list":
+        for fault in FAULTS:
+            click.echo(f"{fault.name:12} {fault.what}{'' if fault.usual else ' (only when named)'}")
+        return
+    names = faults.replace(",", " ").split() if faults else [fault.name for fault in FAULTS if fault.usual]
+    unknown = [name for name in names if name not in BY_NAME]
+    if unknown:
+        raise UsageError(f"--faults: there is no fault {unknown[0]!r}", "d1fleet chaos --faults list")
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    settings = load_settings(given)
+    fleet = fleet_of(settings)
+    if not settings.inventory and not settings.hosts:
+        raise UsageError("no hosts are named", "--hosts or --inventory: faults are made on hosts")
+    arguments = list(make_arguments)
+    if arguments[:1] == ["make"]:
+        del arguments[0]
+    typed: list[str] = ["--no-trust-hosts"]
+    for name, option in _PASSED_ON.items():
+        value = options[name]
+        for each in value if isinstance(value, tuple) else [value]:
+            if each is not None:
+                typed += [option, _absolute(name, str(each))]
+    seed = random.SystemRandom().randrange(1 << 31) if seed is None else seed
+    tree = Path(os.path.realpath(os.getcwd()))
+    with Chaos(settings, fleet, tree, arguments, typed, say, rng=random.Random(seed)) as trial:
+        try:
+            say("by plain make, and by d1fleet in peace")
+            peace = trial.peace()
+            trial.connect()
+            outcomes = []
+            for _ in range(times):
+                for name in names:
+                    outcomes.append(trial.strike(BY_NAME[name], peace))
+                    say(chaos_report.line(outcomes[-1]))
+        except BaseException:
+            say(f"logs are in {trial.folder}")
+            raise
+        wrong = [outcome for outcome in outcomes if outcome.wrong]
+        if as_json:
+            click.echo(chaos_report.as_json(peace, outcomes, seed))
+        else:
+            for line in chaos_report.text(peace, outcomes, seed):
+                click.echo(line.encode("utf-8", "replace"))
+        if wrong or keep:
+            say(f"logs, records and what was made wrong are in {trial.folder}")
+        else:
+            trial.remove()
+    if wrong:
+        raise ChaosError(
+            f"{counted(len(wrong), 'run')} of {len(outcomes)} did not end as in peace", "the table says which"
+        )
+    sys.exit(0)
+
+
+def _absolute(name: str, value: str) -> str:
+    """The build runs in another folder than this one."""
+    return os.path.abspath(value) if name in ("inventory", "ssh_config", "trees") else value

@@ -1,0 +1,307 @@
+"""Breaks what a build runs on this host, for `d1fleet chaos`. Only processes of that build, and this user's.
+
+It is known by its tree: processes of jobs work in there, and have our server's socket in their environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from ..errors import D1fleetError
+from . import process
+
+_LOOK_S = 0.005
+_SPARE_S = 0.5
+_MAKES = ("make", "gmake")
+_LEFT_BYTES = 4096
+"""To how many bytes files may still grow where there is no room."""
+
+_LONGEST = 300
+"""Characters of a command line that are told."""
+
+_GARBAGE = b"\xff\x00this is no frame of ours\r\n" * 40
+
+
+@dataclass
+class _Hit:
+    """A recipe at work, and what of ours it runs below."""
+
+    recipe: int
+    make: int
+    supervisor: int
+    server: int
+
+    @property
+    def all(self) -> list[int]:
+        return [self.server, *process.descendants(self.server)]
+
+    @property
+    def sshd(self) -> int:
+        """The process of the login that carries the connection.
+
+        Raises:
+            D1fleetError: the host is not reached over SSH.
+        """
+        pid = self.server
+        while (pid := _parent(pid)) > 1:
+            if _name(pid).startswith("sshd"):
+                return pid
+        raise D1fleetError("it is not reached over SSH")
+
+
+def strike(given: dict[str, Any], environ: dict[str, str], limit_s: float) -> dict[str, Any]:
+    """Wait for a recipe of the build that is at work here, and break something in the middle of it.
+
+    Args:
+        given: `tree`, an absolute path; `host`, its name in the build; `how`, one of the strikes.
+
+    Returns:
+        hit: whether a recipe was there; recipe and make: their command lines; folder: of the recipe;
+        stopped: processes that `heal` lets go on, as [pid, time of its start].
+    """
+    tree, host, how = str(given["tree"]), str(given["host"]), str(given["how"])
+    act = _STRIKES.get(how)
+    if act is None:
+        raise D1fleetError(f"no way to strike is called {how}")
+    deadline = time.monotonic() + limit_s - _SPARE_S
+    while time.monotonic() < deadline:
+        found = list(_recipes(tree, host))
+        random.shuffle(found)
+        for hit in found:
+            # Stopped, it cannot end before the blow; the blow itself lets it go on, or does not.
+            process.send(hit.recipe, signal.SIGSTOP)
+            words = _words(hit.recipe)
+            if not words or not _words(hit.make):
+                process.send(hit.recipe, signal.SIGCONT)
+                continue
+            folder, make = _folder(hit.recipe), _words(hit.make)
+            try:
+                stopped = act(hit)
+            finally:
+                if how not in _FREEZE:
+                    process.send(hit.recipe, signal.SIGCONT)
+            told = {"recipe": words, "make": make, "folder": folder}
+            return {
+                "hit": True,
+                **{name: text[:_LONGEST] for name, text in told.items()},
+                "stopped": [[pid, start] for pid in stopped if (start := _start(pid))],
+            }
+        time.sleep(_LOOK_S)
+    return {"hit": False, "recipe": "", "make": "", "folder": "", "stopped": []}
+
+
+def heal(given: dict[str, Any], environ: dict[str, str], limit_s: float) -> dict[str, Any]:
+    """Let go on what a strike has stopped, as far as it is still there."""
+    done = 0
+    for pid, start in given["stopped"]:
+        if _start(int(pid)) == start:
+            with contextlib.suppress(OSError, ValueError):
+                soft, hard = resource.prlimit(int(pid), resource.RLIMIT_FSIZE)
+                if soft == _LEFT_BYTES:
+                    resource.prlimit(int(pid), resource.RLIMIT_FSIZE, (hard, hard))
+            process.send(int(pid), signal.SIGCONT)
+            done += 1
+    return {"healed": done}
+
+
+# -- the strikes: each returns what it has stopped ---------------------------------------------------------
+
+
+def _kill(whom: str) -> Callable[[_Hit], list[int]]:
+    def act(hit: _Hit) -> list[int]:
+        os.kill(getattr(hit, whom), signal.SIGKILL)
+        return []
+
+    return act
+
+
+def _stop(hit: _Hit, first: list[int]) -> list[int]:
+    told: list[int] = []
+    # Again until nobody is new: one may have been forked while the others were stopped.
+    while new := [pid for pid in [*first, *hit.all] if pid not in told]:
+        for pid in new:
+            process.send(pid, signal.SIGSTOP)
+        told += new
+    return told
+
+
+def _freeze(hit: _Hit) -> list[int]:
+    with contextlib.suppress(D1fleetError):
+        return _stop(hit, [hit.sshd])
+    return _stop(hit, [])
+
+
+def _everything(hit: _Hit) -> list[int]:
+    for pid in _freeze(hit):
+        process.send(pid, signal.SIGKILL)
+    return []
+
+
+def _cut(hit: _Hit) -> list[int]:
+    sshd = hit.sshd
+    os.kill(sshd, signal.SIGSTOP)
+    return [sshd]
+
+
+def _hang(hit: _Hit) -> list[int]:
+    os.kill(hit.server, signal.SIGSTOP)
+    return [hit.server]
+
+
+def _terminate(hit: _Hit) -> list[int]:
+    os.kill(hit.make, signal.SIGTERM)
+    return []
+
+
+def _fill(hit: _Hit) -> list[int]:
+    """No room for more: files of the build's processes do not grow any further."""
+    pids = hit.all
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (_LEFT_BYTES, hard))
+    return pids
+
+
+def _garbage(hit: _Hit) -> list[int]:
+    """Write into the connection what no server says."""
+    for name in sorted(os.listdir(f"/proc/{hit.server}/fd"), key=int):
+        path = f"/proc/{hit.server}/fd/{name}"
+        with contextlib.suppress(OSError):
+            flags = (
+                os.open(path, os.O_WRONLY | os.O_NONBLOCK) if os.readlink(path).startswith("pipe:") else -1
+            )
+            if flags >= 0:
+                try:
+                    if _is_write_end(hit.server, name):
+                        os.write(flags, _GARBAGE)
+                        return []
+                finally:
+                    os.close(flags)
+    raise D1fleetError("its connection is a socket, which only its owner can write to")
+
+
+def _is_write_end(pid: int, fd: str) -> bool:
+    with open(f"/proc/{pid}/fdinfo/{fd}") as file:
+        return any(line.startswith("flags:") and int(line.split()[1], 8) & 1 for line in file)
+
+
+def _look(hit: _Hit) -> list[int]:
+    return []
+
+
+_STRIKES: dict[str, Callable[[_Hit], list[int]]] = {
+    "look": _look,
+    "server": _kill("server"),
+    "supervisor": _kill("supervisor"),
+    "make": _kill("make"),
+    "make-term": _terminate,
+    "recipe": _kill("recipe"),
+    "sshd": _kill("sshd"),
+    "host": _everything,
+    "freeze": _freeze,
+    "cut": _cut,
+    "hang": _hang,
+    "full": _fill,
+    "garbage": _garbage,
+}
+
+_FREEZE = ("freeze",)
+"""Strikes after which the recipe stays stopped."""
+
+
+# -- what is there -------------------------------------------------------------------------------------------
+
+
+def _recipes(tree: str, host: str) -> Iterator[_Hit]:
+    for name in os.listdir("/proc"):
+        pid = int(name) if name.isdigit() else 0
+        if not pid or _uid(pid) != os.geteuid() or not f"{_folder(pid)}/".startswith(f"{tree}/"):
+            continue
+        if _name(pid) in _MAKES or process.children(pid) or process.state(pid) not in ("R", "S", "D"):
+            continue
+        if _host_of(pid) == host:
+            hit = _above(pid)
+            if hit is not None:
+                yield hit
+
+
+def _above(recipe: int) -> _Hit | None:
+    """Whose recipe it is: the nearest make, and the first that has no socket of ours is its supervisor."""
+    make, pid = 0, recipe
+    while (pid := _parent(pid)) > 1:
+        if not _socket(pid):
+            server = _parent(pid)
+            return _Hit(recipe, make, pid, server) if make and server > 1 else None
+        if not make and _name(pid) in _MAKES:
+            make = pid
+    return None
+
+
+def _host_of(pid: int) -> str:
+    """What the build calls the host on which this job's process runs."""
+    socket = _socket(pid)
+    try:
+        with open(os.path.join(os.path.dirname(socket), "build")) as file:
+            return file.read().partition(" ")[2]
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _socket(pid: int) -> str:
+    for each in _read(pid, "environ").split(b"\0"):
+        if each.startswith(b"D1FLEET_SOCKET="):
+            return os.fsdecode(each.partition(b"=")[2])
+    return ""
+
+
+def _words(pid: int) -> str:
+    return " ".join(_read(pid, "cmdline").decode(errors="replace").split("\0")).strip()
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _stat(pid: int) -> list[str]:
+    return _read(pid, "stat").rpartition(b")")[2].decode().split()
+
+
+def _parent(pid: int) -> int:
+    return int((_stat(pid) or ["", "0"])[1])
+
+
+def _start(pid: int) -> int:
+    """When it was started, in ticks; 0 when it is gone. With its pid it names a process for good."""
+    stat = _stat(pid)
+    return int(stat[19]) if len(stat) > 19 and stat[0] not in "ZX" else 0
+
+
+def _name(pid: int) -> str:
+    return _read(pid, "comm").decode(errors="replace").rstrip("\n")
+
+
+def _uid(pid: int) -> int:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return -1
+
+
+def _folder(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return ""
