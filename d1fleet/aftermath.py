@@ -43,7 +43,7 @@ _RAN = ("lost", "fenced", "internal")
 
 def may_be_torn(message: Exit) -> bool:
     """May a sub-make that ended so have left a half-written target? make deletes that where it can."""
-    return message.infrastructure in _RAN or message.signal == 9
+    return message.infrastructure in _RAN or message.signal == 9 or bool(message.short)
 
 
 @dataclass(frozen=True)

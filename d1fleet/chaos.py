@@ -73,6 +73,8 @@ class Outcome:
         exits: of the build, and of those after it.
         again_s: from the blow until a lost sub-make was given to somebody again; None where none was.
         took_s: the first build.
+        differs: files that are missing, or another.
+        more: files that plain make does not leave: what killed programs had for themselves.
         wrong: what should not be so; empty when all is as in peace.
         skipped: why it could not be done here.
     """
@@ -85,6 +87,7 @@ class Outcome:
     again_s: float | None = None
     took_s: float = 0.0
     differs: list[str] = field(default_factory=list)
+    more: list[str] = field(default_factory=list)
     wrong: str = ""
     skipped: str = ""
 
@@ -335,8 +338,9 @@ class Chaos:
                 break
         if code and not outcome.wrong:
             outcome.wrong = f"the build still ends with {code}"
-        found = differences(peace.clean, artefacts(self._copies.copy))
-        outcome.differs = [path for path in found if path not in peace.apart]
+        made = artefacts(self._copies.copy)
+        outcome.differs = [path for path in differences(peace.clean, made) if path not in peace.apart]
+        outcome.more = sorted(made.keys() - peace.clean.keys())
         if outcome.differs and not outcome.wrong:
             outcome.wrong = f"not as in peace: {outcome.differs[0]}"
             if len(outcome.differs) > 1:

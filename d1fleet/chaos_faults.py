@@ -51,15 +51,16 @@ FAULTS = (
     Fault("garbage", "garbage", "the host sends what is no message"),
     Fault("make", "make", "make is killed (SIGKILL)", fails=True),
     Fault("make-term", "make-term", "make is ended (SIGTERM)", fails=True),
-    Fault("recipe", "recipe", "a recipe is killed, as the kernel does when memory is short", fails=True),
     Fault(
         "coordinator", "look", "d1fleet is killed on this machine, and the build started again", fails=True
     ),
     Fault("all", "host", "all hosts are gone at once", everywhere=True),
-    Fault("full", "full", "files cannot grow any more: no room", fails=True, usual=False),
+    Fault("recipe", "recipe", "a recipe is killed", fails=True, usual=False),
+    Fault("full", "full", "files cannot grow any more", fails=True, usual=False),
 )
-"""In the order in which they are done. `full` is not usual: a recipe that fails when it has half written its
-target leaves that there, as under plain make, unless the makefile has .DELETE_ON_ERROR.
+"""In the order in which they are done. The last ones are not usual: a recipe that fails when it has half
+written its target leaves that there, as under plain make, unless the makefile has .DELETE_ON_ERROR. (Where the
+kernel has killed it because memory was short, or the disk was full, we see to that.)
 """
 
 BY_NAME = {fault.name: fault for fault in FAULTS}

@@ -50,7 +50,8 @@ def text(peace: Peace, outcomes: Sequence[Outcome], seed: int) -> Iterator[str]:
 
 def _row(outcome: Outcome) -> tuple[str, ...]:
     again = "" if outcome.again_s is None else f"{outcome.again_s:.1f} s"
-    made = "equal" if not outcome.wrong else "NOT as in peace"
+    more = f", {counted(len(outcome.more), 'temporary file')} left" if outcome.more else ""
+    made = f"equal{more}" if not outcome.wrong else "NOT as in peace"
     exits = ", then ".join(map(str, outcome.exits)) or "no end"
     return (
         outcome.fault.name, _short(outcome.host, 16), _short(_recipe(outcome.recipe)), exits, again,
@@ -85,6 +86,7 @@ def as_json(peace: Peace, outcomes: Sequence[Outcome], seed: int) -> str:
             "again_s": outcome.again_s,
             "took_s": round(outcome.took_s, 3),
             "differs": outcome.differs,
+            "more": outcome.more,
             "wrong": outcome.wrong,
             "skipped": outcome.skipped,
         }

@@ -89,5 +89,5 @@ def _artefacts(tree: Path) -> Iterator[tuple[str, str]]:
 
 
 def differences(clean: dict[str, str], other: dict[str, str]) -> list[str]:
-    """Paths of what is missing, too many, or another."""
-    return sorted(path for path in clean.keys() | other.keys() if clean.get(path) != other.get(path))
+    """Paths of what is missing, or another."""
+    return sorted(path for path, what in clean.items() if other.get(path) != what)

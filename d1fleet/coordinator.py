@@ -61,6 +61,11 @@ _SURPRISE_S = 0.3
 had little to do, and what they say of others is worth no more.
 """
 
+_SHORT = {
+    "memory": "where the kernel has killed processes because memory was short",
+    "room": "where next to no room was left in its folder",
+}
+
 _CHILDREN_S = 0.1
 """How often it is looked whether the children of a lost job have ended."""
 
@@ -627,9 +632,18 @@ class Coordinator:
         if message.infrastructure and not (job.abandoned or job.signalled or broken_off):
             self._lost(job, message)
             return
+        if message.short and job.link is not None:
+            words.say(f"{job.words}: failed on host {job.link.host.name}, {_SHORT[message.short]}")
         if torn and not broken_off:  # else the build ends first, and the next one sees to it
-            self._aftermath.put_away(job, lambda _: self._check_ended())
-        if job.abandoned:
+            self._aftermath.put_away(job, lambda _: self._answer(job, message))
+        else:
+            self._answer(job, message)
+
+    def _answer(self, job: Job, message: protocol.Exit) -> None:
+        """Nothing of it is in make's sight that it may have torn: whoever asked may go on."""
+        if job.phase is Phase.OVER:  # nobody waits for it any more
+            pass
+        elif job.abandoned:
             self._finish(job, SIGNAL, signal.SIGTERM)
         elif job.signalled:
             self._finish(job, SIGNAL, job.signalled)
@@ -643,6 +657,7 @@ class Coordinator:
             self._finish(job, EXIT, _WRITE_ERROR)
         else:
             self._finish(job, EXIT, message.code)
+        self._check_ended()
 
     # -- a job is lost ------------------------------------------------------------------------------------
 

@@ -552,10 +552,14 @@ class Exit(Message):
     ran_s: float = 0.0
     left: int = 0
     """1 when processes of it still run."""
+    short: str = ""
+    """What was short there while it ran, when it has failed: memory, or room; else empty."""
 
     def fault(self) -> str:
         if self.code > 255 or self.signal > 64 or self.signal in _NOT_DEADLY or (self.code and self.signal):
             return "no exit code or deadly signal"
+        if self.short not in ("", "memory", "room"):
+            return "no such shortage"
         return "" if self.infrastructure in _INFRASTRUCTURE else "no such class of an end by infrastructure"
 
 

@@ -13,7 +13,7 @@ from ..entries import Entry
 from ..maketokens import MakeTokens, TokenFifo, TokenPipes
 from ..protocol import STDERR, STDIN, STDOUT
 from ..streams import unread
-from . import facts, supervisor
+from . import facts, shortage, supervisor
 from .environment import parse
 from .output import OutputPipe
 
@@ -46,6 +46,7 @@ class Attempt:
         self.supervisor: supervisor.Supervisor | None = None
         self.left = False
         self.cancelled = False
+        self._kills_before = 0
         self.makes: list[Entry] = []
         """It, and what it has called that runs here as a part of it."""
         self._loop = server.loop
@@ -99,6 +100,7 @@ class Attempt:
             fds, targets = self._open()
             limits = tuple(zip(run.limits[::2], run.limits[1::2]))
             job = (path, argv, environment, folder, run.umask, limits, run.ignored, targets)
+            self._kills_before = shortage.kills()
             self.supervisor = server.supervisors.take(self)
             self.calls(folder, argv, run.environment)
             self.supervisor.start(job, fds)
@@ -210,7 +212,8 @@ class Attempt:
         status = self._status or 0
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
-        self._end(protocol.Exit(self.id, code=code, signal=number, left=int(self.left)))
+        short = shortage.shortage(self._kills_before, self.run.folder) if code or number else ""
+        self._end(protocol.Exit(self.id, code=code, signal=number, left=int(self.left), short=short))
 
     def _end(self, message: protocol.Exit) -> None:
         if self._exit is not None:

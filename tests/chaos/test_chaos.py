@@ -1,0 +1,107 @@
+"""Faults in the middle of builds over SSH: what is made is what plain make makes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from d1fleet.chaos_faults import FAULTS
+from d1fleet.errors import ChaosError, UsageError
+from tests.chaos.trial import Trial, shown, trial
+from tests.kill.fleet import CHECKOUT
+from tests.support.sshd import missing_reason
+
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(bool(missing_reason()), reason=missing_reason() or "sshd is there"),
+]
+
+SEED = int.from_bytes(os.urandom(4))
+
+USUAL = [fault.name for fault in FAULTS if fault.usual and fault.name != "garbage"]
+"""What a host of this machine can be made to send: tests of the protocol have it."""
+
+CORRUPTING = ("supervisor", "make", "freeze", "thaw", "coordinator", "host", "all")
+"""Those that leave something torn where nobody sees to that."""
+
+
+@pytest.fixture(scope="module")
+def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    with trial(tmp_path_factory.mktemp("chaos"), SEED) as found:
+        assert found.peace.clean  # its logins last longer than a test
+        yield found
+
+
+@pytest.fixture(scope="module")
+def unprotected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    with trial(tmp_path_factory.mktemp("chaos"), SEED, protected=False) as found:
+        assert found.peace.clean
+        yield found
+
+
+def check(trial: Trial, name: str) -> None:
+    outcome = trial.strike(name)
+    assert not outcome.skipped, f"{SEED}: {shown(outcome)}: {outcome.skipped}"
+    assert not outcome.wrong, f"{SEED}: {shown(outcome)}"
+    assert outcome.host and outcome.recipe and outcome.folder.startswith(str(trial.tree))
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_what_is_made_is_right(protected: Trial, name: str) -> None:
+    check(protected, name)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("number", range(9))
+@pytest.mark.parametrize("name", USUAL)
+def test_it_is_right_each_time(protected: Trial, name: str, number: int) -> None:
+    check(protected, name)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", CORRUPTING)
+def test_without_protection_it_is_not(unprotected: Trial, name: str) -> None:
+    """Else the faults would prove nothing."""
+    outcomes = []
+    for _ in range(12):
+        outcomes.append(unprotected.strike(name))
+        if outcomes[-1].wrong:
+            return
+    pytest.fail(f"{SEED}: nothing was torn: {[*map(shown, outcomes)]}")
+
+
+def run(trial: Trial, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "d1fleet.cli", "chaos", *arguments],
+        cwd=cwd or trial.tree,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command(protected: Trial) -> None:
+    done = run(protected, *protected.arguments, "--faults", "supervisor,make", "--", "make", "-j6")
+    assert done.returncode == 0, done.stderr
+    heads, first, second, _, total = done.stdout.splitlines()
+    assert heads.split()[:2] == ["fault", "host"]
+    assert first.startswith("supervisor  ") and first.endswith("equal")
+    assert second.startswith("make  ") and " 2, then 0 " in second
+    assert total.startswith("2 of 2 runs ended with the ")
+    assert not (protected.tree / ".d1fleet-chaos").exists()
+    done = run(protected, *protected.arguments, "--faults", "look", "--", "-j6")
+    assert done.returncode == UsageError.exit_code and "there is no fault 'look'" in done.stderr
+    assert run(protected, "--", "-j6").returncode == UsageError.exit_code
+    assert "coordinator" in run(protected, "--faults", "list").stdout
+
+
+def test_a_build_that_fails_anyway(protected: Trial) -> None:
+    done = run(protected, *protected.arguments, "--json", "--", "nothing")
+    assert done.returncode == ChaosError.exit_code
+    assert "plain make ends with 2" in done.stderr
