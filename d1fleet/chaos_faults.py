@@ -59,8 +59,8 @@ FAULTS = (
     Fault("full", "full", "files cannot grow any more", fails=True, usual=False),
 )
 """In the order in which they are done. The last ones are not usual: a recipe that fails when it has half
-written its target leaves that there, as under plain make, unless the makefile has .DELETE_ON_ERROR. (Where the
-kernel has killed it because memory was short, or the disk was full, we see to that.)
+written its target leaves that there, as under plain make, unless the makefile has .DELETE_ON_ERROR. (Where
+memory or disk were short on the host, we see to that.)
 """
 
 BY_NAME = {fault.name: fault for fault in FAULTS}

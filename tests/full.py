@@ -62,6 +62,23 @@ PARTS = (
     Part("kill-events-openssh", ("-m", "", "tests/kill/test_events.py", "-k", "openssh or killed_clients")),
     Part("kill-hosts", ("-m", "", "tests/kill/test_hosts.py", "-k", "not openssh")),
     Part("kill-hosts-openssh", ("-m", "", "tests/kill/test_hosts.py", "-k", "openssh")),
+    Part("faults", ("-m", "", "tests/faults")),
+    Part("chaos", ("-m", "not full", "tests/chaos")),
+    Part("chaos-torn", ("-m", "full", "tests/chaos", "-k", "without_protection")),
+    Part(
+        "chaos-frozen", ("-m", "full", "tests/chaos", "-k", "each_time and (freeze or thaw or pause or hang)")
+    ),
+    Part(
+        "chaos-lost",
+        ("-m", "full", "tests/chaos", "-k", "each_time and (host or all or cut or sshd or flap)"),
+    ),
+    Part(
+        "chaos-killed",
+        (
+            *("-m", "full", "tests/chaos", "-k"),
+            "each_time and not (freeze or thaw or pause or hang or host or all or cut or sshd or flap)",
+        ),
+    ),
     Part("transport", ("-m", "full", "tests/unit/transport")),
     Part("schedules", ("-m", "full", "tests/unit/test_schedules.py")),
     Part("placement", ("-m", "full", "tests/unit/test_simulator.py")),

@@ -26,7 +26,7 @@ SEED = int.from_bytes(os.urandom(4))
 USUAL = [fault.name for fault in FAULTS if fault.usual and fault.name != "garbage"]
 """What a host of this machine can be made to send: tests of the protocol have it."""
 
-CORRUPTING = ("supervisor", "make", "freeze", "thaw", "coordinator", "host", "all")
+CORRUPTING = ("supervisor", "make", "freeze", "thaw", "host", "all")
 """Those that leave something torn where nobody sees to that."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterable, Iterator
@@ -31,7 +32,8 @@ def scene(request: pytest.FixtureRequest, new_fleet: NewFleet, tmp_path: Path) -
 
 def thaw(pids: Iterable[int]) -> None:
     for pid in pids:
-        os.kill(pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):  # the first that goes on ends others
+            os.kill(pid, signal.SIGCONT)
 
 
 def note(scene: Scene) -> bool:

@@ -134,7 +134,10 @@ class Desk:
     def come(self, name: str, slots: int = 4, machine: str | None = None) -> None:
         """A host comes up and sees the tree."""
         channel = self.channels[name] = FakeChannel()
-        self.logins.first.pop(name).connected(channel)
+        if name in self.logins.first:
+            self.logins.first.pop(name).connected(channel)
+        else:  # it was lost, and is tried again
+            self.logins.waiting.pop(name)[0](channel)
         if machine is None:
             machine = machine_identity() if name in OURS else name
         hello = protocol.Hello(machine=machine, hostname=name, slots=slots, cpus=slots)

@@ -124,7 +124,7 @@ class FakeServer(Server):
             take=lambda attempt: FakeSupervisor(world, self, attempt), give=lambda used, left: None
         )
         self._slots = world.pool(name, slots)
-        self._welcome = object()  # type: ignore[assignment]
+        self._welcome = protocol.Welcome()
         self._attempts, self._waiting = {}, deque()
         self._make_version = (4, 4) if fifo else (4, 3)
         self._fifos = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,52 @@ def test_a_failure_of_make_s_own_is_final(make: Make) -> None:
     assert desk.aftermath.asked == []
 
 
-def test_one_that_was_killed_may_have_torn_something_and_is_not_done_again(make: Make) -> None:
+@pytest.mark.parametrize("same", [True, False])
+def test_a_host_that_comes_back_with_nothing_left_is_not_waited_for(make: Make, same: bool) -> None:
+    """Its name must not be that of another machine by now."""
     desk = make()
     job = begun(desk, STRANGER, OTHER)
-    desk.say(STRANGER, protocol.Exit(job.attempt, signal=9))
-    assert answers(job) == [(SIGNAL, 9)]
+    desk.channels[STRANGER].end()
+    desk.loop.pass_s(3.0)
+    desk.come(STRANGER, machine=STRANGER if same else "another")
+    desk.loop.pass_s(0.1)
+    assert job.link is not None and job.phase is Phase.RUNNING and not job.lost_on
+    assert desk.coordinator.hosts.unsure == [STRANGER]
+    desk.say(STRANGER, protocol.Alone())
+    desk.loop.pass_s(0.1)
+    if same:
+        assert job.lost_on == [STRANGER] and job.link is desk.link(OTHER)
+        assert desk.coordinator.hosts.unsure == []
+    else:
+        assert not job.lost_on and desk.coordinator.hosts.unsure == [STRANGER]
+
+
+@pytest.mark.parametrize(
+    ("end", "answer"),
+    [
+        (protocol.Exit(signal=9), (SIGNAL, 9)),
+        (protocol.Exit(code=2, short="memory"), (EXIT, 2)),
+        (protocol.Exit(code=1, short="room"), (EXIT, 1)),
+    ],
+)
+def test_one_that_may_have_torn_something_and_is_not_done_again(
+    make: Make, end: protocol.Exit, answer: tuple[bytes, int]
+) -> None:
+    desk = make()
+    job = begun(desk, STRANGER, OTHER)
+    desk.say(STRANGER, replace(end, attempt=job.attempt))
+    assert answers(job) == []  # whoever waits for it goes on when that is put away
+    desk.loop.pass_s(0.1)
+    assert answers(job) == [answer]
     assert desk.aftermath.asked == [job]
+
+
+def test_a_failure_is_the_build_s_own(make: Make) -> None:
+    desk = make()
+    job = begun(desk, STRANGER, OTHER)
+    desk.say(STRANGER, protocol.Exit(job.attempt, code=2))
+    assert answers(job) == [(EXIT, 2)]
+    assert desk.aftermath.asked == []
 
 
 @pytest.mark.parametrize("how", ["interrupt", "asker"])

@@ -64,6 +64,7 @@ PURE = [
     "hostsfile",
     "distcclog",
     "distcclint",
+    "chaos_faults",
 ]
 IO_MODULES = {
     "asyncio", "ctypes", "fcntl", "multiprocessing", "resource", "select", "selectors", "shutil", "signal",
@@ -91,12 +92,13 @@ LAYERS = [
     "tokendesk topmake outcomes",
     "coordinator",
     "front summary build drain findings doctor_facts",
-    "doctor_talks",
+    "doctor_talks chaos_tree chaos_faults",
     "doctor_case",
     "doctor_trees doctor_enrolment doctor_checks doctor_canaries",
     "doctor_distcc",
-    "doctor doctor_report",
-    "cli cli.distcc cli.doctor cli.simulate cli.why cli.main cli.__main__",
+    "doctor doctor_report chaos",
+    "chaos_report",
+    "cli cli.chaos cli.distcc cli.doctor cli.simulate cli.why cli.main cli.__main__",
 ]
 """From the bottom to the top: a module imports from its own layer and those before it."""
 

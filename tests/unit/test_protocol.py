@@ -103,6 +103,7 @@ _RANGES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "code": st.integers(0, 255),
         "signal": st.just(0),
         "infrastructure": st.sampled_from(["", protocol.LOST, protocol.FENCED]),
+        "short": st.sampled_from(["", "memory", "room"]),
     },
     "Data": {"stream": st.integers(0, 2)},
     "Credit": {"stream": st.integers(0, 2)},
