@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +30,7 @@ from .environment import TravellingEnvironment
 from .errors import ChaosError, D1fleetError, HostError
 from .fleet import Fleet
 from .loop import Loop
+from .model import Host
 from .settings import Settings
 
 TRIES = 6
@@ -43,6 +45,10 @@ _AGAIN = 2
 _LONG = 10.0
 _LONG_S = 120.0
 """A build that takes so many times as long as in peace, and so much more, hangs."""
+
+_COMMAND_LIMIT_S = 60.0
+_RETURN_LIMIT_S = 90.0
+"""For a machine to boot (a guess)."""
 
 _BETWEEN_S = 1.0
 """From one login's end to the next one's."""
@@ -142,6 +148,7 @@ class Chaos:
         self._loop = Loop()
         self._connector = Connector(settings.ssh_config, settings.ssh_options, settings.connect_timeout_s)
         self._talks: list[Talk] = []
+        self._errors: dict[str, str] = {}
         self._number = 0
 
     def __enter__(self) -> Chaos:
@@ -193,19 +200,30 @@ class Chaos:
         Raises:
             HostError: to none, or not to all.
         """
+        self._log_in(self._fleet.hosts)
+        if len(self._talks) < len(self._fleet.hosts):
+            name, error = next(iter(self._errors.items()))
+            raise HostError(f"host {name}: {error}", "d1fleet doctor says more")
+
+    def _log_in(self, hosts: Sequence[Host]) -> bool:
+        """Whether it went well for all; those for which it did are in `_talks`."""
         start = [name + b"=" + value for name, value in os.environb.items()]
         logins = Logins(self._loop, self._connector, lambda host: True)
-        for host in self._fleet.hosts:
+        talks = []
+        for host in hosts:
             local = TravellingEnvironment(start, b"\0", (), host.transport != "local")
             talk = Talk(self._loop, host, local.start_block, host.setup or self._settings.setup)
-            self._talks.append(talk)
+            talks.append(talk)
             logins.begin(host, talk.connected, talk.fail)
         limit_s = self._settings.connect_timeout_s + START_LIMIT_S
-        wait(self._loop, lambda: all(talk.ready or talk.error for talk in self._talks), limit_s)
-        bad = {talk.host.name: talk.error for talk in self._talks if not talk.ready}
-        if bad:
-            name, error = next(iter(bad.items()))
-            raise HostError(f"host {name}: {error or 'no login in time'}", "d1fleet doctor says more")
+        wait(self._loop, lambda: all(talk.ready or talk.error for talk in talks), limit_s)
+        for talk in talks:
+            if talk.ready and talk.error is None:
+                self._talks.append(talk)
+            else:
+                self._errors[talk.host.name] = str(talk.error or "no login in time")
+                talk.close()
+        return all(talk in self._talks for talk in talks)
 
     def strike(self, fault: Fault, peace: Peace) -> Outcome:
         """Build with a fault, until that has hit a recipe at work, or there were too many tries."""
@@ -221,7 +239,7 @@ class Chaos:
         began = time.monotonic()
         build = _Build(self, f"{self._number:03}-{fault.name}")
         outcome = Outcome(fault)
-        stopped: list[tuple[Talk, tuple[tuple[int, ...], ...]]] = []
+        heals: list[Callable[[], None]] = []
         try:
             delay_s = self._random.uniform(0.05, 0.7) * peace.took_s
             wait(self._loop, lambda: build.ended, delay_s)
@@ -237,7 +255,14 @@ class Chaos:
                     if number == 0:
                         return None
                     break
-                stopped += [(talk, struck.stopped) for talk, struck in found if struck.stopped]
+                heals += [self._healing(talk, struck) for talk, struck in found if struck.stopped]
+                if fault.command:
+                    reason = _run(fault.command, found[0][0])
+                    if reason:
+                        outcome.skipped = reason
+                        return outcome
+                    if fault.heal:
+                        heals.append(partial(self._mend, fault, found[0][0], outcome))
                 if number == 0:
                     struck_s = self._loop.now()
                     _, struck = found[0]
@@ -246,13 +271,12 @@ class Chaos:
             if fault.name in LOCAL:
                 build.kill()
             limit_s = _LONG * peace.took_s + _LONG_S
-            if not fault.late and stopped:
-                self._heal_when_due(fault, build, stopped, limit_s)
+            if not fault.late and heals:
+                self._heal_when_due(fault, build, heals, limit_s)
             code = build.wait(self._loop, limit_s)
             outcome.took_s = time.monotonic() - began
             if fault.late:
-                self._heal(stopped)
-                stopped = []
+                _heal(heals)
                 # It needs a moment to end what it had; the next build sees its note.
                 wait(self._loop, lambda: False, RETURNS_S)
             if code is None:
@@ -264,8 +288,9 @@ class Chaos:
                 return None
             outcome.again_s = build.again_s(struck_s)
         finally:
-            self._heal(stopped)
+            _heal(heals)
             build.kill()
+            self._log_in_again()
         self._finish(fault, outcome, peace)
         return outcome
 
@@ -298,7 +323,7 @@ class Chaos:
         self,
         fault: Fault,
         build: _Build,
-        stopped: list[tuple[Talk, tuple[tuple[int, ...], ...]]],
+        heals: list[Callable[[], None]],
         limit_s: float,
     ) -> None:
         heals_s = fault.heals_s
@@ -308,14 +333,30 @@ class Chaos:
             wait(self._loop, lambda: build.ended, limit_s)
         else:
             wait(self._loop, lambda: build.ended, heals_s)
-        self._heal(stopped)
-        stopped.clear()
+        _heal(heals)
 
-    def _heal(self, stopped: Sequence[tuple[Talk, tuple[tuple[int, ...], ...]]]) -> None:
-        for talk, pids in stopped:
+    def _healing(self, talk: Talk, struck: Struck) -> Callable[[], None]:
+        def heal() -> None:
             answers: list[Healed | D1fleetError] = []
-            talk.ask("heal", Healed, {"stopped": [list(pair) for pair in pids]}, 5.0, answers.append)
-            wait(self._loop, lambda answers=answers: bool(answers), 10.0)  # type: ignore[misc]
+            given = {"stopped": [list(pair) for pair in struck.stopped]}
+            talk.ask("heal", Healed, given, 5.0, answers.append)
+            wait(self._loop, lambda: bool(answers), 10.0)
+
+        return heal
+
+    def _mend(self, fault: Fault, talk: Talk, outcome: Outcome) -> None:
+        reason = _run(fault.heal, talk)
+        if reason:
+            outcome.wrong = outcome.wrong or f"it cannot be mended: {reason}"
+
+    def _log_in_again(self) -> None:
+        """What breaks a whole host breaks our own login to it, too."""
+        broken = [talk.host for talk in self._talks if talk.error is not None]
+        if broken:
+            self._talks = [talk for talk in self._talks if talk.error is None]
+            deadline = time.monotonic() + _RETURN_LIMIT_S
+            while broken and time.monotonic() < deadline:
+                broken = [host for host in broken if not self._log_in([host])]
 
     def _finish(self, fault: Fault, outcome: Outcome, peace: Peace) -> None:
         """Build again where that has to be, and compare."""
@@ -441,6 +482,31 @@ class _Build:
             if event["job"] in lost and not event.get("infrastructure") and event["placed_s"]
         ]
         return max(again) - at_s if again else None
+
+
+def _heal(heals: list[Callable[[], None]]) -> None:
+    while heals:
+        heals.pop()()
+
+
+def _run(command: str, talk: Talk) -> str:
+    """Run a command of the site's about a host; returns why that failed, empty when it did not."""
+    host = talk.host
+    names = {"D1FLEET_CHAOS_HOST": host.name, "D1FLEET_CHAOS_ADDRESS": host.address or host.name}
+    try:
+        done = subprocess.run(
+            ["/bin/sh", "-c", command],
+            env={**os.environ, **names},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_COMMAND_LIMIT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return words.plain(f"{command}: {error}")
+    last = done.stdout.decode(errors="replace").strip().rpartition("\n")[2]
+    return words.plain(f"{command}: exit status {done.returncode}: {last}") if done.returncode else ""
 
 
 def _children(pid: int) -> list[int]:

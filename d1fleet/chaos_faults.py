@@ -24,6 +24,8 @@ class Fault:
         times: so often in one build.
         everywhere: on all hosts at once.
         usual: it is done unless faults are named.
+        command: the site's own way to break a host: run on this machine, as a shell takes it.
+        heal: and its way to mend it.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Fault:
     times: int = 1
     everywhere: bool = False
     usual: bool = True
+    command: str = ""
+    heal: str = ""
 
 
 FAULTS = (
@@ -64,3 +68,8 @@ memory or disk were short on the host, we see to that.)
 """
 
 BY_NAME = {fault.name: fault for fault in FAULTS}
+
+
+def own(name: str, command: str, heal: str = "") -> Fault:
+    """A fault that the site makes by itself."""
+    return Fault(name, "look", command, heals_s=None, command=command, heal=heal)

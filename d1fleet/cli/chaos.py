@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from ..chaos_faults import Fault
 
 _PASSED_ON = {
     "hosts": "--hosts",
@@ -43,6 +47,15 @@ _PASSED_ON = {
 @click.option("--heartbeat", "heartbeat_s", metavar="S", help="Seconds between signs of life (2).")
 @click.option("--connect-timeout", "connect_timeout_s", metavar="S", help="Seconds for a login (10).")
 @click.option("--faults", metavar="NAMES", help="Which, by commas; `list` lists them.")
+@click.option(
+    "--own",
+    metavar="NAME=COMMAND",
+    multiple=True,
+    help="A fault of your own: a command that breaks the host D1FLEET_CHAOS_HOST, such as a power switch.",
+)
+@click.option(
+    "--own-heal", metavar="NAME=COMMAND", multiple=True, help="What mends it when lease and grace are over."
+)
 @click.option("--times", metavar="N", type=click.IntRange(1, 1000), default=1, help="So often each (1).")
 @click.option("--seed", metavar="N", type=int, help="For the same hosts and moments as another time.")
 @click.option("--keep", is_flag=True, help="Leave .d1fleet-chaos there, with logs and records.")
@@ -50,6 +63,8 @@ _PASSED_ON = {
 @click.argument("make_arguments", nargs=-1, type=click.UNPROCESSED)
 def chaos(
     faults: str | None,
+    own: tuple[str, ...],
+    own_heal: tuple[str, ...],
     times: int,
     seed: int | None,
     keep: bool,
@@ -74,8 +89,9 @@ def chaos(
         for fault in FAULTS:
             click.echo(f"{fault.name:12} {fault.what}{'' if fault.usual else ' (only when named)'}")
         return
-    names = faults.replace(",", " ").split() if faults else [fault.name for fault in FAULTS if fault.usual]
-    unknown = [name for name in names if name not in BY_NAME]
+    known = {**BY_NAME, **_own(own, own_heal)}
+    names = faults.replace(",", " ").split() if faults else [name for name in known if known[name].usual]
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise UsageError(f"--faults: there is no fault {unknown[0]!r}", "d1fleet chaos --faults list")
     given = {name: value for name, value in options.items() if value not in (None, ())}
@@ -102,7 +118,7 @@ def chaos(
             outcomes = []
             for _ in range(times):
                 for name in names:
-                    outcomes.append(trial.strike(BY_NAME[name], peace))
+                    outcomes.append(trial.strike(known[name], peace))
                     say(chaos_report.line(outcomes[-1]))
         except BaseException:
             say(f"logs are in {trial.folder}")
@@ -122,6 +138,28 @@ def chaos(
             f"{counted(len(wrong), 'run')} of {len(outcomes)} did not end as in peace", "the table says which"
         )
     sys.exit(0)
+
+
+def _own(commands: Sequence[str], heals: Sequence[str]) -> dict[str, Fault]:
+    """Faults that the site makes by itself."""
+    from ..chaos_faults import BY_NAME, own
+    from ..errors import UsageError
+
+    parts: list[dict[str, str]] = []
+    for option, given in (("--own", commands), ("--own-heal", heals)):
+        pairs = [each.partition("=")[::2] for each in given]
+        for name, command in pairs:
+            if not name.isidentifier() or name in BY_NAME or not command.strip():
+                raise UsageError(
+                    f"{option} {name}={command}: NAME is taken, or is no name, or nothing is run",
+                    f"{option} power='ipmitool -H $D1FLEET_CHAOS_HOST-ipmi power off'",
+                )
+        parts.append(dict(pairs))
+    strikes, mends = parts
+    lost = [name for name in mends if name not in strikes]
+    if lost:
+        raise UsageError(f"--own-heal {lost[0]}: there is no --own of that name", "give both the same name")
+    return {name: own(name, command, mends.get(name, "")) for name, command in strikes.items()}
 
 
 def _absolute(name: str, value: str) -> str:

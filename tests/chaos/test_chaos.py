@@ -105,3 +105,23 @@ def test_a_build_that_fails_anyway(protected: Trial) -> None:
     done = run(protected, *protected.arguments, "--json", "--", "nothing")
     assert done.returncode == ChaosError.exit_code
     assert "plain make ends with 2" in done.stderr
+
+
+def test_faults_of_the_site_s_own(protected: Trial, tmp_path: Path) -> None:
+    noted = tmp_path / "noted"
+    own = (
+        f"--own=note=echo broken $D1FLEET_CHAOS_HOST $D1FLEET_CHAOS_ADDRESS >> {noted}",
+        f"--own-heal=note=echo mended $D1FLEET_CHAOS_HOST >> {noted}",
+        "--own=bad=echo no switch; exit 3",
+    )
+    done = run(protected, *protected.arguments, *own, "--faults", "note,bad", "--", "-j6")
+    assert done.returncode == 0, done.stderr
+    broken, mended = noted.read_text().splitlines()
+    name = broken.split()[1]
+    assert (broken, mended) == (f"broken {name} {name}", f"mended {name}")
+    assert (
+        "not done: bad (echo no switch; exit 3): echo no switch; exit 3: exit status 3: no switch"
+        in done.stdout
+    )
+    for wrong in (("--own", "host=x"), ("--own", "n="), ("--own-heal", "n=x")):
+        assert run(protected, *protected.arguments, *wrong).returncode == UsageError.exit_code
