@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 from . import words
 from .chaos_faults import LOCAL, RETURNS_S, Fault
@@ -234,106 +233,106 @@ class Chaos:
         return Outcome(fault, skipped=f"no recipe was at work on a host, {TRIES} times")
 
     def _once(self, fault: Fault, peace: Peace) -> Outcome | None:
+        """One build; None when the fault hit nothing."""
         self._copies.renew()
         self._number += 1
+        limit_s = _LONG * peace.took_s + _LONG_S
         began = time.monotonic()
         build = _Build(self, f"{self._number:03}-{fault.name}")
         outcome = Outcome(fault)
         heals: list[Callable[[], None]] = []
         try:
-            delay_s = self._random.uniform(0.05, 0.7) * peace.took_s
-            wait(self._loop, lambda: build.ended, delay_s)
-            struck_s = 0.0
-            for number in range(fault.times):
-                if number:
-                    wait(self._loop, lambda: build.ended, _BETWEEN_S + self._random.uniform(0.0, 1.0))
-                found = self._hit(fault, build)
-                if isinstance(found, D1fleetError):
-                    outcome.skipped = words.plain(found.message)
-                    return outcome
-                if found is None:
-                    if number == 0:
-                        return None
-                    break
-                heals += [self._healing(talk, struck) for talk, struck in found if struck.stopped]
-                if fault.command:
-                    reason = _run(fault.command, found[0][0])
-                    if reason:
-                        outcome.skipped = reason
-                        return outcome
-                    if fault.heal:
-                        heals.append(partial(self._mend, fault, found[0][0], outcome))
-                if number == 0:
-                    struck_s = self._loop.now()
-                    _, struck = found[0]
-                    outcome.host = ", ".join(words.plain(talk.host.name) for talk, _ in found)
-                    outcome.recipe, outcome.folder = words.plain(struck.recipe), words.plain(struck.folder)
+            wait(self._loop, lambda: build.ended, self._random.uniform(0.05, 0.7) * peace.took_s)
+            struck_s = self._blows(fault, build, outcome, heals)
+            if struck_s is None:
+                return outcome if outcome.skipped else None
             if fault.name in LOCAL:
                 build.kill()
-            limit_s = _LONG * peace.took_s + _LONG_S
-            if not fault.late and heals:
-                self._heal_when_due(fault, build, heals, limit_s)
+            if heals and not fault.late:
+                self._wait_to_heal(fault, build, limit_s)
+            # What goes on when the build has ended may write for a moment; the next build sees to that.
+            late = bool(heals) and (fault.late or build.ended)
+            if not late:
+                _heal(heals)
             code = build.wait(self._loop, limit_s)
             outcome.took_s = time.monotonic() - began
-            if fault.late:
-                _heal(heals)
-                # It needs a moment to end what it had; the next build sees its note.
-                wait(self._loop, lambda: False, RETURNS_S)
             if code is None:
-                build.kill()
                 outcome.wrong = f"the build did not end within {limit_s:.0f} s"
                 return outcome
             outcome.exits.append(code)
             if not build.was_hit(outcome.host.split(", ")[0], struck_s):
                 return None
             outcome.again_s = build.again_s(struck_s)
+            if late:
+                _heal(heals)
+                wait(self._loop, lambda: False, RETURNS_S)
         finally:
             _heal(heals)
             build.kill()
             self._log_in_again()
-        self._finish(fault, outcome, peace)
+        self._finish(outcome, peace, limit_s, again=late)
         return outcome
 
-    def _hit(self, fault: Fault, build: _Build) -> list[tuple[Talk, Struck]] | D1fleetError | None:
-        """Strike some host, or all; None where no recipe was at work on the first that was looked at."""
-        talks = self._random.sample(self._talks, len(self._talks))
+    def _blows(
+        self, fault: Fault, build: _Build, outcome: Outcome, heals: list[Callable[[], None]]
+    ) -> float | None:
+        """Strike as often as the fault wants, and note in `outcome` what was hit first; returns when that was
+        (seconds of the loop), None when nothing was.
+        """
+        struck_s: float | None = None
+        for number in range(fault.times):
+            if number:
+                wait(self._loop, lambda: build.ended, _BETWEEN_S + self._random.uniform(0.0, 1.0))
+            found = self._hit(fault, build)
+            if isinstance(found, D1fleetError):
+                outcome.skipped = words.plain(found.message)
+                return None
+            if not found:
+                return struck_s
+            heals += [self._healing(talk, struck) for talk, struck in found if struck.stopped]
+            talk, struck = found[0]
+            if fault.command:
+                outcome.skipped = self.run_command(fault.command, talk.host)
+                if outcome.skipped:
+                    return None
+                if fault.heal:
+                    heals.append(partial(self._mend, fault, talk, outcome))
+            if struck_s is None:
+                struck_s = self._loop.now()
+                outcome.host = ", ".join(words.plain(talk.host.name) for talk, _ in found)
+                outcome.recipe, outcome.folder = words.plain(struck.recipe), words.plain(struck.folder)
+        return struck_s
+
+    def _hit(self, fault: Fault, build: _Build) -> list[tuple[Talk, Struck]] | D1fleetError:
+        """Strike some host, or all; nothing where no recipe was at work."""
         hits: list[tuple[Talk, Struck]] = []
-        for talk in talks:
-            found = self._ask(
-                talk, fault.how, build, 1.0 if hits else min(_LOOK_LIMIT_S, 1.0 + _LOOK_LIMIT_S / len(talks))
-            )
+        for talk in self._random.sample(self._talks, len(self._talks)):
+            limit_s = 1.0 if hits else 1.0 + _LOOK_LIMIT_S / len(self._talks)
+            found = self._ask(talk, fault.how, limit_s)
             if isinstance(found, D1fleetError):
                 return found
             if found.hit:
                 hits.append((talk, found))
-                if not fault.everywhere:
-                    break
-            elif build.ended:
+            if build.ended or (hits and not fault.everywhere):
                 break
-        return hits or None
+        return hits
 
-    def _ask(self, talk: Talk, how: str, build: _Build, limit_s: float) -> Struck | D1fleetError:
+    def _ask(self, talk: Talk, how: str, limit_s: float) -> Struck | D1fleetError:
         answers: list[Struck | D1fleetError] = []
         given = {"tree": os.path.realpath(self._copies.copy), "host": talk.host.name, "how": how}
         talk.ask("strike", Struck, given, limit_s, answers.append)
         wait(self._loop, lambda: bool(answers), limit_s + 10.0)
         return answers[0] if answers else HostError(f"host {talk.host.name} does not answer")
 
-    def _heal_when_due(
-        self,
-        fault: Fault,
-        build: _Build,
-        heals: list[Callable[[], None]],
-        limit_s: float,
-    ) -> None:
-        heals_s = fault.heals_s
-        if heals_s is None:
+    def _wait_to_heal(self, fault: Fault, build: _Build, limit_s: float) -> None:
+        """Until what was stopped is to go on, or the build has ended."""
+        if fault.fails:  # not before it has
+            heals_s = limit_s
+        elif fault.heals_s is None:
             heals_s = self._settings.lease_s + self._settings.grace_s + RETURNS_S
-        if fault.fails:  # only when it has
-            wait(self._loop, lambda: build.ended, limit_s)
         else:
-            wait(self._loop, lambda: build.ended, heals_s)
-        _heal(heals)
+            heals_s = fault.heals_s
+        wait(self._loop, lambda: build.ended, heals_s)
 
     def _healing(self, talk: Talk, struck: Struck) -> Callable[[], None]:
         def heal() -> None:
@@ -345,9 +344,27 @@ class Chaos:
         return heal
 
     def _mend(self, fault: Fault, talk: Talk, outcome: Outcome) -> None:
-        reason = _run(fault.heal, talk)
+        reason = self.run_command(fault.heal, talk.host)
         if reason:
             outcome.wrong = outcome.wrong or f"it cannot be mended: {reason}"
+
+    def run_command(self, command: str, host: Host) -> str:
+        """Run a command of the site's about a host; returns why that failed, empty when it did not."""
+        names = {"D1FLEET_CHAOS_HOST": host.name, "D1FLEET_CHAOS_ADDRESS": host.address or host.name}
+        try:
+            done = subprocess.run(
+                ["/bin/sh", "-c", command],
+                env={**os.environ, **names},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=_COMMAND_LIMIT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return words.plain(f"{command}: {error}")
+        last = done.stdout.decode(errors="replace").strip().rpartition("\n")[2]
+        return words.plain(f"{command}: exit status {done.returncode}: {last}") if done.returncode else ""
 
     def _log_in_again(self) -> None:
         """What breaks a whole host breaks our own login to it, too."""
@@ -358,25 +375,23 @@ class Chaos:
             while broken and time.monotonic() < deadline:
                 broken = [host for host in broken if not self._log_in([host])]
 
-    def _finish(self, fault: Fault, outcome: Outcome, peace: Peace) -> None:
+    def _finish(self, outcome: Outcome, peace: Peace, limit_s: float, again: bool) -> None:
         """Build again where that has to be, and compare."""
-        code = outcome.exits[-1]
+        fault, code = outcome.fault, outcome.exits[-1]
         if fault.fails and code == 0 and fault.name != "recipe":
             outcome.wrong = "the build had to fail, and did not"
         for _ in range(_AGAIN):
-            if code == 0 and not fault.late:
+            if code == 0 and not again:
                 break
+            again = False
             build = _Build(self, f"{self._number:03}-{fault.name}-again")
-            limit_s = _LONG * peace.took_s + _LONG_S
-            again = build.wait(self._loop, limit_s)
+            ended = build.wait(self._loop, limit_s)
             build.kill()
-            if again is None:
+            if ended is None:
                 outcome.wrong = outcome.wrong or f"the build after it did not end within {limit_s:.0f} s"
                 return
-            code = again
+            code = ended
             outcome.exits.append(code)
-            if code == 0:
-                break
         if code and not outcome.wrong:
             outcome.wrong = f"the build still ends with {code}"
         made = artefacts(self._copies.copy)
@@ -396,22 +411,22 @@ class Chaos:
     def _log(self, name: str) -> Path:
         return self._copies.folder / f"{name}.log"
 
-    def start(self, name: str) -> tuple[subprocess.Popen[bytes], IO[bytes], Path, Path]:
+    def start(self, name: str) -> tuple[subprocess.Popen[bytes], Path, Path]:
         """Start `d1fleet build` in the copy."""
         log, record = self._log(name), self._copies.folder / f"{name}.record"
         record.unlink(missing_ok=True)
-        file = log.open("wb")
         argv = [*self._build, *self._options, "--record", str(record), *self._arguments]
-        build = subprocess.Popen(
-            argv,
-            cwd=self._copies.copy,
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        return build, file, log, record
+        with log.open("wb") as file:
+            build = subprocess.Popen(
+                argv,
+                cwd=self._copies.copy,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return build, log, record
 
     def _environment(self) -> Mapping[str, str]:
         ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -432,7 +447,7 @@ class _Build:
     """A `d1fleet build` in the copy."""
 
     def __init__(self, chaos: Chaos, name: str) -> None:
-        self._process, self._file, self.log, self._record = chaos.start(name)
+        self._process, self.log, self._record = chaos.start(name)
 
     @property
     def ended(self) -> bool:
@@ -443,7 +458,6 @@ class _Build:
         if loop is not None and limit_s is not None and not wait(loop, lambda: self.ended, limit_s):
             return None
         code = self._process.wait()
-        self._file.close()
         return 128 - code if code < 0 else code
 
     def kill(self) -> None:
@@ -487,26 +501,6 @@ class _Build:
 def _heal(heals: list[Callable[[], None]]) -> None:
     while heals:
         heals.pop()()
-
-
-def _run(command: str, talk: Talk) -> str:
-    """Run a command of the site's about a host; returns why that failed, empty when it did not."""
-    host = talk.host
-    names = {"D1FLEET_CHAOS_HOST": host.name, "D1FLEET_CHAOS_ADDRESS": host.address or host.name}
-    try:
-        done = subprocess.run(
-            ["/bin/sh", "-c", command],
-            env={**os.environ, **names},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_COMMAND_LIMIT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return words.plain(f"{command}: {error}")
-    last = done.stdout.decode(errors="replace").strip().rpartition("\n")[2]
-    return words.plain(f"{command}: exit status {done.returncode}: {last}") if done.returncode else ""
 
 
 def _children(pid: int) -> list[int]:

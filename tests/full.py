@@ -64,21 +64,30 @@ PARTS = (
     Part("kill-hosts-openssh", ("-m", "", "tests/kill/test_hosts.py", "-k", "openssh")),
     Part("faults", ("-m", "", "tests/faults")),
     Part("chaos", ("-m", "not full", "tests/chaos")),
-    Part("chaos-torn", ("-m", "full", "tests/chaos", "-k", "without_protection")),
+    Part("chaos-torn", ("-m", "full", "tests/chaos/test_chaos.py", "-k", "without_protection")),
     Part(
-        "chaos-frozen", ("-m", "full", "tests/chaos", "-k", "each_time and (freeze or thaw or pause or hang)")
+        "chaos-frozen",
+        ("-m", "full", "tests/chaos/test_chaos.py", "-k", "each_time and (freeze or thaw or pause or hang)"),
     ),
     Part(
         "chaos-lost",
-        ("-m", "full", "tests/chaos", "-k", "each_time and (host or all or cut or sshd or flap)"),
+        (
+            "-m",
+            "full",
+            "tests/chaos/test_chaos.py",
+            "-k",
+            "each_time and (host or all or cut or sshd or flap)",
+        ),
     ),
     Part(
         "chaos-killed",
         (
-            *("-m", "full", "tests/chaos", "-k"),
+            *("-m", "full", "tests/chaos/test_chaos.py", "-k"),
             "each_time and not (freeze or thaw or pause or hang or host or all or cut or sshd or flap)",
         ),
     ),
+    Part("chaos-machines", ("-m", "full", "tests/chaos/test_machines.py", "-k", "tree")),
+    Part("chaos-package", ("-m", "full", "tests/chaos/test_machines.py", "-k", "package")),
     Part("transport", ("-m", "full", "tests/unit/transport")),
     Part("schedules", ("-m", "full", "tests/unit/test_schedules.py")),
     Part("placement", ("-m", "full", "tests/unit/test_simulator.py")),
