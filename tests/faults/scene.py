@@ -28,6 +28,8 @@ whole.o: big.c
 \t@echo whole > $@
 steady.o: big.c
 \t@echo $$$$ >> ../began; while [ ! -e ../go ]; do echo tick >> $@; sleep 0.01; done; echo whole > $@
+ticks.o: big.c
+\t@echo $$$$ >> ../began; while [ ! -e ../go ]; do echo >> ../ticks.$$$$; sleep 0.01; done; echo whole > $@
 both: whole.o big.o
 .PHONY: both
 """
@@ -114,10 +116,14 @@ class Scene:
         server = self.server(recipe)
         found = [server, *proc.below([server])]
         if self.fleet.sshd is not None:
-            found.insert(0, proc.parent(server))
+            found.insert(0, self.session(recipe))
         for pid in found:
             os.kill(pid, signal.SIGSTOP)
         return found
+
+    def session(self, recipe: int) -> int:
+        """The process of the login that carries the connection; only over SSH."""
+        return proc.parent(self.server(recipe))
 
     def coordinator(self, build: subprocess.Popen[str]) -> int:
         (pid,) = proc.children(build.pid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -40,6 +41,10 @@ def note(scene: Scene) -> bool:
     return any(not path.name.startswith(".") for path in scene.tree.glob(".d1fleet-late/*"))
 
 
+TIMES = (1, *(pytest.param(number, marks=pytest.mark.full) for number in range(2, 21)))
+"""Once, and twenty times in the full run."""
+
+
 def built_again(scene: Scene) -> str:
     """Build, and see that all is as it should be; returns what d1fleet said."""
     again = scene.start()
@@ -50,7 +55,8 @@ def built_again(scene: Scene) -> str:
     return err
 
 
-def test_it_thaws_while_another_does_its_work(scene: Scene) -> None:
+@pytest.mark.parametrize("number", TIMES)
+def test_it_thaws_while_another_does_its_work(scene: Scene, number: int) -> None:
     build = scene.start()
     first = scene.recipe(1)
     frozen = scene.frozen(first)
@@ -66,7 +72,8 @@ def test_it_thaws_while_another_does_its_work(scene: Scene) -> None:
     built_again(scene)
 
 
-def test_it_thaws_when_the_build_has_ended(scene: Scene) -> None:
+@pytest.mark.parametrize("number", TIMES)
+def test_it_thaws_when_the_build_has_ended(scene: Scene, number: int) -> None:
     build = scene.start()
     first = scene.recipe(1)
     frozen = scene.frozen(first)
@@ -83,6 +90,33 @@ def test_it_thaws_when_the_build_has_ended(scene: Scene) -> None:
     proc.wait_until_gone(lambda: frozen, 20.0)
     assert note(scene)
     assert "may be half written, and will be made again: sub/steady.o" in built_again(scene)
+
+
+@pytest.mark.parametrize("number", TIMES)
+def test_a_host_that_is_cut_off_writes_nothing_after_its_lease(
+    new_fleet: NewFleet, tmp_path: Path, number: int
+) -> None:
+    """It would write each 10 ms, and its connection stays silent."""
+    with Scene(tmp_path, new_fleet("ssh", SHORT), goal="ticks.o") as scene:
+        build = scene.start()
+        first = scene.recipe(1)
+        ticks = scene.tree / f"ticks.{first}"
+        scene.wait_for(ticks.exists, "a tick")
+        session = scene.session(first)
+        os.kill(session, signal.SIGSTOP)
+        cut_s = time.time()
+        scene.recipe(2)
+        began_s = (scene.tree / "began").stat().st_mtime
+        last_s = ticks.stat().st_mtime
+        assert cut_s < last_s < began_s, "a second one began before the first had ended"
+        assert last_s <= cut_s + SHORT.lease_s + SHORT.grace_s / 2
+        assert not proc.runs(first)
+        scene.go()
+        _, err = build.communicate(timeout=LIMIT_S)
+        assert build.returncode == 0, err
+        assert ticks.stat().st_mtime == last_s
+        os.kill(session, signal.SIGKILL)
+        assert scene.product("ticks.o") == "whole\n"
 
 
 def test_strict_takes_no_such_end_for_a_good_one(new_fleet: NewFleet, tmp_path: Path) -> None:
