@@ -46,6 +46,25 @@ def may_be_torn(message: Exit) -> bool:
     return message.infrastructure in _RAN or message.signal == 9 or bool(message.short)
 
 
+def why_not_again(job: Job, rule: str | None) -> str:
+    """Why a lost sub-make must not be done again; empty when it may.
+
+    Args:
+        rule: by which it must not be done twice.
+    """
+    once = sorted(job.once | ({rule} if rule is not None else set()))
+    if once:
+        return (
+            f"it must not be done twice (rule {words.plain(', '.join(once))}):"
+            " see what it has done before you build again"
+        )
+    if job.has_read:
+        return "it has read from its standard input, which cannot be given a second time"
+    if len(job.lost_on) >= MOST_TIMES:
+        return f"it was lost {len(job.lost_on)} times, on {', '.join(job.lost_on)}: see what it does to them"
+    return ""
+
+
 @dataclass(frozen=True)
 class Note:
     """A make that is at work on a host, for itself or as part of a job; its environment takes little room."""

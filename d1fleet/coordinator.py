@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from . import makeflags, protocol, words
-from .aftermath import MOST_TIMES, Aftermath, may_be_torn
+from .aftermath import Aftermath, may_be_torn, why_not_again
 from .askers import Asker, HostAsker, ShimAsker
 from .environment import TravellingEnvironment
 from .errors import D1fleetError, HostError, JobLostError, ProtocolError
@@ -665,29 +665,14 @@ class Coordinator:
         """Nothing of it runs any more, and it is done again, when what it may have torn is put away."""
         name = job.link.host.name if job.link is not None else "?"
         job.lost_on.append(name)
-        why = self._not_again(job)
+        rule = self._not_repeatable.applying(job.request.folder, job.arguments, job.flags)
+        why = why_not_again(job, rule)
         text = words.plain(message.text) or message.infrastructure
         words.say(f"lost: {job.words} on host {name}: {text}" + ("" if why else "; it is done again"))
         if why:
             words.say(f"  {why}")
         job.unplace()
         self._aftermath.put_away(job, lambda found: self._put_away(job, again=not why and found.is_clean))
-
-    def _not_again(self, job: Job) -> str:
-        """Why a lost job must not be done again; empty when it may."""
-        rule = self._not_repeatable.applying(job.request.folder, job.arguments, job.flags)
-        once = sorted(job.once | ({rule} if rule is not None else set()))
-        if once:
-            return (
-                f"it must not be done twice (rule {words.plain(', '.join(once))}):"
-                " see what it has done before you build again"
-            )
-        if job.has_read:
-            return "it has read from its standard input, which cannot be given a second time"
-        if len(job.lost_on) >= MOST_TIMES:
-            hosts = ", ".join(job.lost_on)
-            return f"it was lost {len(job.lost_on)} times, on {hosts}: see what it does to them"
-        return ""
 
     def _put_away(self, job: Job, again: bool) -> None:
         if job.phase is Phase.OVER:  # nobody waits for it any more
