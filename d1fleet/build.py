@@ -386,8 +386,7 @@ class _Build:
             return kind, value
         words.say(
             words.plain(f"not heard of since it was lost, with sub-makes at work: {', '.join(unsure)}.")
-            + " Should that be frozen, and go on one day, it may still write for a moment; the next build in"
-            " this tree puts away what that may tear. Make sure that it is off (d1fleet_fence can do that)"
+            + " If it is frozen and goes on one day, it may write for a moment; the next build sees to that"
         )
         return (
             (0, JobLostError.exit_code) if self.settings.strict and (kind, value) == (0, 0) else (kind, value)

@@ -13,6 +13,8 @@ from typing import Callable
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_SYS_PIDFD_GETFD = 438
+"""On every architecture (Linux 5.6)."""
 
 LONGEST_NAME = 15
 """Characters of a program's name that the kernel keeps (proc(5), comm)."""
@@ -23,6 +25,24 @@ def _prctl(option: int, value: int) -> None:
     if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def descriptor_of(pid: int, fd: int) -> int:
+    """A copy of another process's descriptor: pidfd_getfd(2), which needs the right to trace it.
+
+    Raises:
+        OSError: it may not be had.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    pidfd = os.pidfd_open(pid)
+    try:
+        copy = libc.syscall(_SYS_PIDFD_GETFD, pidfd, fd, 0)
+    finally:
+        os.close(pidfd)
+    if copy < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(copy)
 
 
 def become_subreaper() -> None:

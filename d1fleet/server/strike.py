@@ -172,26 +172,41 @@ def _fill(hit: _Hit) -> list[int]:
 
 
 def _garbage(hit: _Hit) -> list[int]:
-    """Write into the connection what no server says."""
-    for name in sorted(os.listdir(f"/proc/{hit.server}/fd"), key=int):
-        path = f"/proc/{hit.server}/fd/{name}"
-        with contextlib.suppress(OSError):
-            flags = (
-                os.open(path, os.O_WRONLY | os.O_NONBLOCK) if os.readlink(path).startswith("pipe:") else -1
-            )
-            if flags >= 0:
-                try:
-                    if _is_write_end(hit.server, name):
-                        os.write(flags, _GARBAGE)
-                        return []
-                finally:
-                    os.close(flags)
-    raise D1fleetError("its connection is a socket, which only its owner can write to")
+    """Write into the connection what no server says: it is a pipe to the login, or the socket that the server
+    has twice, for reading and for writing.
+    """
+    ours, theirs = _files(hit.server), set(_files(hit.sshd).values())
+    for fd, what in sorted(ours.items()):
+        twice = what.startswith("socket:") and list(ours.values()).count(what) == 2
+        piped = what.startswith("pipe:") and what in theirs and what != ours.get(2)  # that is for complaints
+        if (twice or piped) and _can_write(hit.server, fd):
+            try:
+                copy = process.descriptor_of(hit.server, fd)
+            except OSError as error:
+                raise D1fleetError(
+                    f"its connection is not for others to write to: {error.strerror} (ptrace_scope)"
+                ) from error
+            try:
+                os.write(copy, _GARBAGE)
+            finally:
+                os.close(copy)
+            return []
+    raise D1fleetError("its connection is not to be found")
 
 
-def _is_write_end(pid: int, fd: str) -> bool:
+def _can_write(pid: int, fd: int) -> bool:
     with open(f"/proc/{pid}/fdinfo/{fd}") as file:
-        return any(line.startswith("flags:") and int(line.split()[1], 8) & 1 for line in file)
+        return any(line.startswith("flags:") and int(line.split()[1], 8) & 3 for line in file)
+
+
+def _files(pid: int) -> dict[int, str]:
+    """What its descriptors are."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
+    return found
 
 
 def _look(hit: _Hit) -> list[int]:
