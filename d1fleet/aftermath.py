@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import journal, words
+from . import entries, journal, words
 from .entries import Entry
 from .errors import D1fleetError, TreeError
 from .helper import Helper
 from .journal import Journal, LeftOver
 from .loop import Loop, Timer
-from .protocol import SHIM_PLACE, Exit
+from .protocol import Ask, Called, Exit, unpack_block
 from .record import Record
 from .scrub import Scrubbed, Suspect, decode, encode, scrub
 from .targets import Question
@@ -33,6 +33,8 @@ MOST_TIMES = 3
 
 _BEAT_S = 1.0
 """How often the journal shows that the build goes on; less than any lease."""
+
+_SKEW_NS = 3600 * 10**9
 
 _SHOWN = 5
 """Files that are named one by one."""
@@ -77,11 +79,7 @@ class Note:
 
     def suspect(self, make: bytes) -> Suspect:
         """For `scrub`."""
-        block = zlib.decompress(self.environment)
-        environment = dict(each.partition(b"=")[::2] for each in block.split(b"\0") if each)
-        # Where shims are elsewhere is no folder here.
-        path = [each for each in environment.get(b"PATH", b"").split(b":") if each != SHIM_PLACE]
-        environment[b"PATH"] = b":".join(path)
+        environment = entries.changed(zlib.decompress(self.environment), {})
         return Suspect(Question(make, self.argv, environment, self.folder), self.since_ns)
 
 
@@ -101,7 +99,9 @@ class Aftermath:
         self._journal = kept
         self._record = record
         self._clock = TreeClock(folder)
-        self._since_ns = 0
+        self._start = dict(os.environb)
+        # Until the tree's clock is known: clocks differ by less, and no sub-make began before.
+        self._since_ns = time.time_ns() - _SKEW_NS
         self._beat: Timer | None = None
         self._waiting: collections.deque[tuple[Job, Callable[[Scrubbed], None]]] = collections.deque()
         self._helper: Helper | None = None
@@ -120,7 +120,7 @@ class Aftermath:
         # Where the disk is full an older time does as well, as nothing that it has written is older.
         with contextlib.suppress(OSError):
             self._since_ns = self._clock.now_ns()
-        self._note(job, job, attempt, host, self._since_ns)
+        self._note(job.request, job, attempt, host, self._since_ns)
 
     def _keep_alive(self) -> None:
         self._keep(Journal.beat)
@@ -135,13 +135,18 @@ class Aftermath:
     def stayed(self, job: Job, within: Job) -> None:
         """What a job has called stays on its host, as a part of it."""
         if within.notes and within.link is not None:
-            self._note(job, within, within.attempt, within.link.host.name, within.notes[0].since_ns)
+            self._note(job.request, within, within.attempt, within.link.host.name, within.notes[0].since_ns)
 
-    def _note(self, job: Job, into: Job, attempt: int, host: str, since_ns: int) -> None:
-        request = job.request
-        deflated = zlib.compress(request.environment, 1)
-        into.notes.append(Note(request.folder, tuple(job.arguments), deflated, since_ns))
-        entry = Entry(attempt, host, since_ns, request.folder, job.arguments, job.makeflags)
+    def called(self, job: Job, called: Called) -> None:
+        """What a job has called runs on its host as a part of it, and nobody was asked."""
+        if job.notes and job.link is not None:
+            self._note(called, job, job.attempt, job.link.host.name, job.notes[0].since_ns)
+
+    def _note(self, make: Ask | Called, into: Job, attempt: int, host: str, since_ns: int) -> None:
+        argv = tuple(unpack_block(make.argv))
+        into.notes.append(Note(make.folder, argv, zlib.compress(make.environment, 1), since_ns))
+        changed = entries.changed(make.environment, self._start)
+        entry = Entry(attempt, host, since_ns, make.folder, argv, changed)
         self._keep(lambda kept: kept.began(entry))
 
     def over(self, job: Job) -> None:
@@ -198,14 +203,18 @@ class Aftermath:
         done(found)
         self._next()
 
-    def close(self) -> None:
-        """The build is over. What has not been put away is the next one's to do."""
+    def give_up(self) -> None:
+        """Somebody does not want to wait. What has not been put away is the next build's to do."""
         self._waiting.clear()
-        if self._beat is not None:
-            self._beat.cancel()
         if self._helper is not None:
             self._helper.close()
             self._helper = None
+
+    def close(self) -> None:
+        """The build is over."""
+        self.give_up()
+        if self._beat is not None:
+            self._beat.cancel()
 
 
 def say(found: Scrubbed, folder: bytes) -> None:
@@ -261,7 +270,7 @@ def _scrub(
 ) -> Scrubbed:
     suspects = [
         Suspect(
-            Question(make, entry.argv, {**environment, b"MAKEFLAGS": entry.makeflags}, entry.folder),
+            Question(make, entry.argv, {**environment, **entry.changed}, entry.folder),
             entry.since_ns,
         )
         for entry in left.entries

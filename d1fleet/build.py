@@ -158,7 +158,7 @@ def settle(journal: Journal) -> None:
     """The coordinator has ended, one way or another: keep for the next build what it has to know."""
     try:
         journal.settle()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         words.say(f"the next build will not know what this one has left half written: {error}")
 
 

@@ -319,7 +319,12 @@ class Chaos:
 
     def _ask(self, talk: Talk, how: str, limit_s: float) -> Struck | D1fleetError:
         answers: list[Struck | D1fleetError] = []
-        given = {"tree": os.path.realpath(self._copies.copy), "host": talk.host.name, "how": how}
+        given = {
+            "tree": os.path.realpath(self._copies.copy),
+            "host": talk.host.name,
+            "how": how,
+            "ssh": talk.host.transport != "local",
+        }
         talk.ask("strike", Struck, given, limit_s, answers.append)
         wait(self._loop, lambda: bool(answers), limit_s + 10.0)
         return answers[0] if answers else HostError(f"host {talk.host.name} does not answer")

@@ -41,6 +41,9 @@ _WRITE_ERROR = 2
 _MOST_ASKED = 1000
 """Requests of one host under way at once: its server has the same bound, but need not be ours."""
 
+_MOST_CALLED = 100_000
+"""Makes that run as parts of one job (a guess)."""
+
 _DESCRIPTORS_EACH = 12
 """Descriptors that a sub-make costs at most: its own, copies of its streams, its jobserver, a lock."""
 
@@ -202,6 +205,8 @@ class Coordinator:
         elif isinstance(message, protocol.StdinUsed):
             job.has_read = job.has_read or message.amount > 0
             job.asker.stdin_used(message.amount)
+        elif isinstance(message, protocol.Called):
+            self._called(job, message)
         elif isinstance(message, protocol.Want):
             self._desk.want(job)
         elif isinstance(message, protocol.Return):
@@ -500,15 +505,28 @@ class Coordinator:
     def _stay(self, job: Job, link: HostLink, reason: str) -> None:
         """It runs where it is, as part of the job that it came from."""
         rule = self._not_repeatable.applying(job.request.folder, job.arguments, job.flags)
-        above = job.parent if rule is not None else None
-        while above is not None and rule is not None:
-            above.once.add(rule)
-            above = above.parent
+        if rule is not None:
+            _mark_once(job.parent, rule)
         if job.parent is not None:
             self._aftermath.stayed(job, within=job.parent)
         self.counts.stayed[link.host.name] += 1
         self._outcomes.write(job, None, reason)
         self._finish(job, LOCAL)
+
+    def _called(self, job: Job, called: protocol.Called) -> None:
+        """A make runs on the host as a part of a job, and nobody was asked.
+
+        Raises:
+            ProtocolError: that goes on and on.
+        """
+        if len(job.notes) > _MOST_CALLED:
+            raise ProtocolError("Called, again and again")
+        argv = protocol.unpack_block(called.argv)
+        flags = makeflags.parse(variable(called.environment, b"MAKEFLAGS"))
+        rule = self._not_repeatable.applying(called.folder, argv, flags)
+        if rule is not None:
+            _mark_once(job, rule)
+        self._aftermath.called(job, called)
 
     def _heard_of_request(self, link: HostLink, message: protocol.Message) -> None:
         job = self._asked[link].get(message.attempt)
@@ -728,6 +746,8 @@ class Coordinator:
         """
         self._interrupted += 1
         kill = self._interrupted > 1
+        if kill:
+            self._aftermath.give_up()
         self._drop_waiting(signal.SIGINT)
         self.loop.call_later(0.0 if kill else _INTERRUPT_GRACE_S, lambda: self._cancel_all(kill))
 
@@ -799,6 +819,13 @@ class Coordinator:
         self._stopwatch.close()
         self._experience.keep(self._machines)
         self._record.close()
+
+
+def _mark_once(job: Job | None, rule: str) -> None:
+    """Something in it must not be done twice: so neither it nor what it is part of."""
+    while job is not None:
+        job.once.add(rule)
+        job = job.parent
 
 
 def _device(folder: bytes) -> int:

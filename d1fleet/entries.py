@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+
+from .protocol import SHIM_PLACE
 
 LATE = b".d1fleet-late"
 """Folder in a tree: each file in it is a journal of what a host may have written there after its lease."""
@@ -20,7 +22,8 @@ class Entry:
     Attributes:
         attempt: of the sub-make that it is, or is part of.
         since_ns: what changed before, by the tree's clock, it has not written.
-        makeflags: its MAKEFLAGS; nothing else of its environment is kept, as that may have secrets.
+        changed: variables of its environment that makefiles or recipes have set. What the user had there is
+            not kept: that may be secret.
     """
 
     attempt: int
@@ -28,9 +31,24 @@ class Entry:
     since_ns: int
     folder: bytes
     argv: Sequence[bytes]
-    makeflags: bytes
+    changed: Mapping[bytes, bytes]
     over: bool = False
     """It has ended for certain, and may have torn something."""
+
+
+def changed(block: bytes, start: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Of an environment (NAME=value, NUL behind each): what is not as it was when the build began, and not
+    ours.
+    """
+    found = dict(item.partition(b"=")[::2] for item in block.split(b"\0") if item)
+    shims = (SHIM_PLACE, found.get(b"D1FLEET_SHIM", SHIM_PLACE))
+    if b"PATH" in found:
+        found[b"PATH"] = b":".join(each for each in found[b"PATH"].split(b":") if each not in shims)
+    return {
+        name: value
+        for name, value in found.items()
+        if start.get(name) != value and not name.startswith(b"D1FLEET_")
+    }
 
 
 def head(lease_s: float, grace_s: float) -> bytes:
@@ -47,7 +65,7 @@ def began(entry: Entry) -> bytes:
             "since_ns": entry.since_ns,
             "folder": os.fsdecode(entry.folder),
             "argv": [os.fsdecode(word) for word in entry.argv],
-            "makeflags": os.fsdecode(entry.makeflags),
+            "changed": {os.fsdecode(name): os.fsdecode(value) for name, value in entry.changed.items()},
         }
     )
 
@@ -93,7 +111,7 @@ def parse(data: bytes) -> tuple[float, float, list[Entry]]:
             since_ns=int(line["since_ns"]),
             folder=os.fsencode(line["folder"]),
             argv=[os.fsencode(word) for word in line["argv"]],
-            makeflags=os.fsencode(line["makeflags"]),
+            changed={os.fsencode(name): os.fsencode(value) for name, value in line["changed"].items()},
         )
         entries.setdefault(entry.attempt, []).append(entry)
     return (

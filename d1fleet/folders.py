@@ -100,7 +100,7 @@ def locked_folder(kind: str, remove: Callable[[str], None]) -> tuple[str, int]:
 
 
 def living_folders(kind: str, remove: Callable[[str], None]) -> list[str]:
-    """Folders of that kind whose processes live; those of killed ones are removed.
+    """Folders of that kind whose processes live, or that `remove` has left; those of killed ones are removed.
 
     Raises:
         OSError: they cannot be looked at.
@@ -121,7 +121,7 @@ def _guard(above: str) -> int:
 
 
 def _remove_stale(above: str, remove: Callable[[str], None]) -> list[str]:
-    """Remove what killed processes have left: their locks are free, or they had none yet."""
+    """Remove what killed processes have left: their locks are free, or they had none yet. The rest lives."""
     living = []
     for name in os.listdir(above):
         with contextlib.suppress(OSError):
@@ -130,6 +130,8 @@ def _remove_stale(above: str, remove: Callable[[str], None]) -> list[str]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 remove(folder)
+                if os.path.lexists(folder):
+                    living.append(folder)
             except BlockingIOError:
                 living.append(folder)
             finally:

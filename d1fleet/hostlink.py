@@ -169,8 +169,9 @@ class HostLink:
     def confirm(self) -> bool:
         """All that it was given has ended, as is known from elsewhere; True when that is news."""
         news = self.state is State.LOST and (bool(self._at_work) or self._left_behind)
-        self._at_work.clear()
-        self._left_behind = False
+        if news:
+            self._at_work.clear()
+            self._left_behind = False
         return news
 
     def check_silence(self, now: float, limit_s: float) -> None:

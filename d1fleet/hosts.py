@@ -16,6 +16,7 @@ from .connect import Logins
 from .environment import TravellingEnvironment
 from .errors import ConnectError, D1fleetError, HostError, ProtocolError, TreeError, UnfitError
 from .experience import Experience
+from .fence import LIMIT_S as LONGEST_FENCE_S
 from .fence import fence
 from .hostlink import HostLink, State
 from .loop import Loop
@@ -96,9 +97,9 @@ class Hosts:
         """Hosts of which it was said that they acted late."""
         self._said_waiting: set[HostLink] = set()
         """Hosts of which it was said that others hold their slots, and is so still."""
-        self._unsure: set[Member] = set()
+        self._unsure: dict[Member, str] = {}
         """Hosts that were lost with sub-makes at work, and have not said since that those have ended: they
-        may be frozen, and go on one day.
+        may be frozen, and go on one day. With their machines, as they called themselves.
         """
         self._fencing: set[Member] = set()
         self._ending = False
@@ -462,23 +463,27 @@ class Hosts:
             self._on_message(link, message)
 
     def _says_alone(self, link: HostLink) -> None:
+        """All that it was given over earlier connections has ended, if it is the same machine still."""
         member = self._member_of[link]
-        former = [each for each in self._former if each.host.name == link.host.name]
-        machines = {each.hello.machine for each in [*former, link] if each.hello is not None}
-        if len(machines) == 1:  # its name is not that of another machine by now
-            self._confirmed(member)
-
-    def _confirmed(self, member: Member) -> None:
-        """All that a host was given over earlier connections has ended."""
-        self._unsure.discard(member)
-        for former in [*self._former, member.link]:
-            if former.host.name == member.host.name and former.confirm():
+        machine = link.hello.machine if link.hello is not None else ""
+        if self._unsure.get(member) == machine:
+            del self._unsure[member]
+        for former in self._former:
+            hello = former.hello
+            same = hello is not None and (former.host.name, hello.machine) == (link.host.name, machine)
+            if same and former.confirm():
                 self._on_left(former, "its host was lost", 0.0)
 
-    def _fence(self, member: Member) -> None:
-        """It should have ended everything by now. Where the site can make sure of that, it does."""
-        command = member.host.fence or self._policy.fence
+    def _fence_of(self, member: Member) -> str:
+        return member.host.fence or self._policy.fence
+
+    def _fence(self, member: Member, link: HostLink) -> None:
+        """It should have ended everything by now. Where the site can make sure of that, it does, before its
+        work is done again.
+        """
+        command = self._fence_of(member)
         if member not in self._unsure or member in self._fencing or not command or self._given_up:
+            self._on_left(link, "its host was lost", 0.0)
             return
         name = words.plain(member.host.name)
         words.say(f"host {name} has not been heard of since: fence is run for it")
@@ -490,8 +495,9 @@ class Hosts:
                 words.say(f"host {name}: fence failed, {reason}")
             else:
                 words.say(f"host {name}: fence has made sure that nothing runs there")
-                self._unsure.discard(member)
+                self._unsure.pop(member, None)
             self._write(member.link, "host-fenced", reason=reason)
+            self._on_left(link, "its host was lost", 0.0)
             self._on_ready()
 
         fence(self._loop, command, member.host, done)
@@ -564,8 +570,8 @@ class Hosts:
         self._out(link, error, "host-lost", again_s)
         wait_s = self._wait_s(link)
         if wait_s > 0:
-            self._unsure.add(member)
-            self._loop.call_later(wait_s, lambda: self._fence(member))
+            self._unsure[member] = link.hello.machine if link.hello is not None else ""
+            self._loop.call_later(wait_s, lambda: self._fence(member, link))
             words.say(
                 f"host {link.host.name}: what runs there ends in {wait_s:.0f} s at the latest; waiting,"
                 " so that nothing is made by two at once"
@@ -610,7 +616,9 @@ class Hosts:
         self._held.discard(link)
         self._proofs.settle(self.links)
         self._settle_toolchains()
-        self._on_left(link, meaning, self._wait_s(link))
+        wait_s = self._wait_s(link)
+        fenced = wait_s > 0 and bool(self._fence_of(self._member_of[link]))
+        self._on_left(link, meaning, wait_s + (LONGEST_FENCE_S if fenced else 0.0))
 
     # -- and come again -------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ Not in the tree all the time: recipes archive `.` and list it, and shall see wha
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Sequence
@@ -69,6 +70,7 @@ class Journal:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(self._path, flags, 0o600)
         self._known: set[int] = set()
+        self._size = 0
         self._write(entries.head(lease_s, grace_s))
 
     def beat(self) -> None:
@@ -110,7 +112,10 @@ class Journal:
 
     def _write(self, line: bytes) -> None:
         # One write each: whoever is killed between two leaves whole lines.
-        os.write(self._fd, line)
+        if os.write(self._fd, line) < len(line):
+            os.ftruncate(self._fd, self._size)  # or what comes next would be behind half a line
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._size += len(line)
 
 
 def _at_work(folder: bytes) -> bytes:

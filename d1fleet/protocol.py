@@ -653,6 +653,24 @@ class Stayed(Message):
     ran_s: float = 0.0
 
 
+@_message(28, "server")
+@dataclass
+class Called(Message):
+    """A job has called a make that runs there as a part of it, and for which nobody need be asked."""
+
+    folder: bytes = b""
+    argv: bytes = b""
+    """Arguments, NUL behind each."""
+    environment: bytes = b""
+    """NAME=value, NUL behind each."""
+    RAW = ("folder", "argv", "environment")
+
+    def fault(self) -> str:
+        if b"\0" in self.folder or self.folder[:1] != b"/" or not self.argv:
+            return "folder or argv is malformed"
+        return _block_fault("argv", self.argv) or _block_fault("environment", self.environment)
+
+
 @_message(30, "either")
 @dataclass
 class Data(Message):

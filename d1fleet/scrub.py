@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .entries import LATE
-from .targets import AskError, Found, Question, Targets
+from .targets import AskError, Found, Question, targets_of
 
 LOST_FOLDER = b".d1fleet-lost"
 
@@ -26,8 +26,8 @@ _NOT_LOOKED_AT = frozenset((b".git", b".hg", b".svn", LOST_FOLDER, LATE))
 _COMPANIONS = (b".d", b".dwo", b".gcno")
 """Suffixes of what compilers write beside an object. It is seldom called a target, and a `.d` is included."""
 
-_OBJECTS = (b".o", b".lo", b".obj", b"")
-"""Suffixes of what such a file stands beside: `a.d` beside `a.o` or the program `a`, `a.o.d` beside `a.o`."""
+_OBJECTS = (b".o", b".lo", b".obj")
+"""`a.d` is beside `a.o`, as `a.o.d` is; a program `a` has `a.d`."""
 
 _TORN_MAKEFILE = re.compile(r"^(?P<file>[^\n]+?):\d+: \*\*\* ", re.MULTILINE)
 
@@ -75,17 +75,16 @@ def scrub(root: bytes, suspects: Sequence[Suspect], label: str) -> Scrubbed:
     """Move what these sub-makes may have torn; nothing of them may be writing any more.
 
     Args:
-        root: the tree, an absolute path. Other file systems that are mounted in it are not looked at.
-        label: names this time: what is moved is at LOST_FOLDER/label/path below `root`.
+        root: of the build, an absolute path.
+        label: names this time: what is moved is at LOST_FOLDER/label/path below `root`; a target outside of
+            that is at LOST_FOLDER/label/name beside where it was.
     """
     done = Scrubbed()
-    if not suspects:
-        return done
-    changed = changed_since(root, min(suspect.since_ns for suspect in suspects))
-    away = os.path.join(root, LOST_FOLDER, os.fsencode(label))
     for suspect in suspects:
-        recent = {path for path, when in changed.items() if when >= suspect.since_ns} - done.moved.keys()
-        _Scrubbing(root, suspect, recent, away, done).run()
+        try:
+            _Scrubbing(root, suspect, label, done).run()
+        except OSError as error:
+            done.unknown[suspect.question.folder] = f"its folder cannot be looked at: {error.strerror}"
     return done
 
 
@@ -152,111 +151,88 @@ def main() -> int:
     return 0
 
 
-def changed_since(root: bytes, since_ns: int) -> dict[bytes, int]:
-    """Regular files below `root` that changed at or after `since_ns`, and when (nanoseconds). A time that
-    somebody has set (`cp -p`) does not hide a file: its inode has changed.
-    """
-    found: dict[bytes, int] = {}
-    device = os.stat(root).st_dev
-    waiting = [root]
-    while waiting:
-        try:
-            entries = list(os.scandir(waiting.pop()))
-        except OSError:  # it has gone, or is not ours to read, so that no make of ours has written into it
-            continue
-        for entry in entries:
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except OSError:
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                if entry.name not in _NOT_LOOKED_AT and status.st_dev == device:
-                    waiting.append(entry.path)
-            elif stat.S_ISREG(status.st_mode):
-                when = max(status.st_mtime_ns, status.st_ctime_ns)
-                if when >= since_ns:
-                    found[entry.path] = when
-    return found
-
-
 class _Scrubbing:
     """One suspect."""
 
-    def __init__(
-        self, root: bytes, suspect: Suspect, recent: set[bytes], away: bytes, done: Scrubbed
-    ) -> None:
-        self._root = root
+    def __init__(self, root: bytes, suspect: Suspect, label: str, done: Scrubbed) -> None:
+        self._root = os.path.realpath(root)
         self._suspect = suspect
-        self._recent = recent
-        self._away = away
+        self._label = os.fsencode(label)
         self._done = done
         self._directory = suspect.question.directory
+        self._device = os.stat(self._directory).st_dev
 
     def run(self) -> None:
         """Move its targets, or note why not."""
-        while self._recent:
+        while True:
             try:
-                wrong = self._wrong()
+                targets = targets_of(self._suspect.question)
+                break
             except AskError as error:
                 torn = self._torn_makefile(str(error))
                 if torn is None or not self._move(torn):
                     self._done.unknown[self._directory] = str(error)
                     return
-                self._recent.discard(torn)
-                continue
-            for path in sorted(wrong):
-                self._move(path)
-            return
+        for path in sorted(self._wrong(targets)):
+            self._move(path)
 
     def _torn_makefile(self, words: str) -> bytes | None:
         """The list of prerequisites, half written, at which make stops when it reads its makefiles."""
         match = _TORN_MAKEFILE.search(words)
-        path = self._path(os.fsencode(match["file"])) if match is not None else b""
-        if path not in self._recent or not path.endswith(_COMPANIONS) or _under_version_control([path]):
+        path = os.path.normpath(os.path.join(self._directory, os.fsencode(match["file"]))) if match else b""
+        if not path.endswith(_COMPANIONS) or not self._changed(path) or _under_version_control([path]):
             return None
         return path
 
-    def _wrong(self) -> set[bytes]:
-        """What has to go.
-
-        Raises:
-            AskError: make cannot say what its targets are.
-        """
-        beside = {path for path in self._recent if path.endswith(_COMPANIONS)}
-        objects = {of for path in beside for of in _objects_of(path)}
-        targets = self._among(Targets(self._suspect.question), self._recent | objects)
-        wrong = self._recent & targets.keys()
-        for path in beside - wrong:
-            of = next((of for of in _objects_of(path) if of in targets), None)
-            if of is not None:
+    def _wrong(self, targets: Mapping[bytes, Found]) -> set[bytes]:
+        """What has to go."""
+        wrong = {path for path in targets if self._changed(path)}
+        for path in targets:
+            beside = {each for each in _companions_of(path) if self._changed(each)}
+            if beside:
                 # Its compiler was at work: the object goes too, though it may not have got to that yet.
-                wrong.update([path, of] if os.path.isfile(of) else [path])
+                wrong |= beside | ({path} if os.path.isfile(path) else set())
         for path in sorted(wrong & targets.keys()):
-            makefile = targets[path].makefile
-            if not targets[path].reached:
-                self._done.left[path] = "make cannot be asked whether the lost sub-make was at it"
-            elif makefile and self._path(makefile) in self._recent:
-                self._done.left[path] = f"{os.fsdecode(makefile)}, which has its rule, has changed meanwhile"
-            else:
-                continue
-            wrong.discard(path)
+            reason = self._not_told(targets[path])
+            if reason:
+                self._done.left[path] = reason
+                wrong.discard(path)
         kept = _under_version_control(wrong)
         self._done.left.update(kept)
         return wrong - kept.keys()
 
-    def _among(self, makefiles: Targets, paths: Collection[bytes]) -> dict[bytes, Found]:
-        """Those that are targets, by whichever name a makefile may call them."""
-        names = {path: path for path in paths}
-        names.update((os.path.relpath(path, self._directory), path) for path in paths)
-        return {names[name]: found for name, found in makefiles.among(names).items()}
+    def _not_told(self, found: Found) -> str:
+        """Why nobody can tell whether a target that has changed is the lost sub-make's work; else empty."""
+        if not found.reached:
+            return "make cannot be asked whether the lost sub-make was at it"
+        if found.empty:
+            return "its rule has no recipe: who has written it cannot be told"
+        makefile = os.path.join(self._directory, found.makefile)
+        if found.makefile and self._changed(makefile):
+            return f"{os.fsdecode(found.makefile)}, which has its rule, has changed meanwhile"
+        return ""
 
-    def _path(self, name: bytes) -> bytes:
-        return os.path.normpath(os.path.join(self._directory, name))
+    def _changed(self, path: bytes) -> bool:
+        """Is it a regular file of this file system that has changed since? A time that somebody has set
+        (`cp -p`) does not hide that: its inode has changed.
+        """
+        try:
+            status = os.lstat(path)
+        except OSError:
+            return False
+        changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+        return (
+            stat.S_ISREG(status.st_mode)
+            and status.st_dev == self._device
+            and changed_ns >= self._suspect.since_ns
+            and not _NOT_LOOKED_AT.intersection(path.split(b"/"))
+        )
 
     def _move(self, path: bytes) -> bool:
-        to = os.path.join(self._away, os.path.relpath(path, self._root))
+        lost, name = self._lost_place(path)
+        to = os.path.join(lost, self._label, name)
         try:
-            _own_folder(os.path.join(self._root, LOST_FOLDER))
+            _own_folder(lost)
             os.makedirs(os.path.dirname(to), exist_ok=True)
             os.rename(path, to)
         except FileNotFoundError:
@@ -267,9 +243,20 @@ class _Scrubbing:
         self._done.moved[path] = to
         return True
 
+    def _lost_place(self, path: bytes) -> tuple[bytes, bytes]:
+        """The folder for lost files, and the name in it: of the tree, or where a target lies outside of that,
+        beside it.
+        """
+        if path.startswith(os.path.join(self._root, b"")):
+            return os.path.join(self._root, LOST_FOLDER), os.path.relpath(path, self._root)
+        return os.path.join(os.path.dirname(path), LOST_FOLDER), os.path.basename(path)
 
-def _objects_of(companion: bytes) -> list[bytes]:
-    return [os.path.splitext(companion)[0] + suffix for suffix in _OBJECTS]
+
+def _companions_of(target: bytes) -> list[bytes]:
+    """What compilers write beside an object or a program."""
+    stem, suffix = os.path.splitext(target)
+    stems = {target, stem} if suffix in _OBJECTS else {target}
+    return [each + companion for each in stems for companion in _COMPANIONS]
 
 
 def _own_folder(folder: bytes) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import makeargs, makeflags
@@ -42,8 +42,8 @@ _OWN_SHELL = re.compile(
     rb"^(?:[^#\s][^\n]*: (?:\w+ )*|# )(?:SHELL|\.SHELLFLAGS) (?:::?:?|[?+!])?= ?(.*)$",
     re.MULTILINE,
 )
-_NOT_A_NAME = re.compile(rb"[\s:=%#$\\;|&*?\[\]~()<>'\"]")
-"""What make, or its printed data base, would take for something else than a part of a name."""
+_NOT_A_NAME = re.compile(rb"[\s:=%#$\\]")
+"""What stands for something else than a part of a name in a data base that make has printed."""
 
 _RECIPE = re.compile(rb"#  (?:recipe|commands) to execute(?: \(from '(.*)', line \d+\))?.*")
 
@@ -76,50 +76,58 @@ class Question:
 
 @dataclass(frozen=True)
 class Found:
-    """What make says of a name.
+    """What make says of a file.
 
     Attributes:
         makefile: that has its recipe; empty for a rule that is built in.
         reached: it is a goal of the make, or a prerequisite of one, however far below. False where that
             cannot be known.
+        empty: its recipe does nothing: something else makes it, or nothing does.
     """
 
     makefile: bytes
     reached: bool
+    empty: bool
 
 
-class Targets:
-    """What a make would make.
+def targets_of(question: Question) -> dict[bytes, Found]:
+    """Targets with a recipe that a make may have run, and no phony ones, by their absolute paths, without
+    symbolic links in front of their names. What make prints in a way that cannot be read back (with a blank,
+    a colon ...) is left out.
 
     Raises:
         AskError: make cannot read its makefiles, or takes too long for it.
     """
+    database = _ask(question, named=False)
+    # Make must not look at its goals then: what a rule names may have been run, though nobody can tell.
+    blind = any(map(_is_foreign, _OWN_SHELL.findall(database)))
+    rules = _rules(database if blind else _ask(question, named=True))
+    goals = makeargs.arguments(question.argv).goals or _DEFAULT_GOAL.findall(database)[-1:]
+    reached = _reached(rules, [*goals, *_words(_MAKEFILES, database)])
+    place = _Place(question.directory)
+    found: dict[bytes, Found] = {}
+    for name, rule in rules.items():
+        if rule.makefile is not None and not rule.phony and (blind or name in reached):
+            member = _MEMBER.fullmatch(name)
+            path = place.path(member[1] if member is not None else name)
+            found[path] = Found(rule.makefile, name in reached, rule.empty)
+    return found
 
-    def __init__(self, question: Question) -> None:
-        database = _ask(question, named=False)
-        self._all = any(map(_is_foreign, _OWN_SHELL.findall(database)))
-        """What a rule names may be looked at even if it was not reached: make must not look at its goals."""
-        rules = _rules(database if self._all else _ask(question, named=True))
-        goals = makeargs.arguments(question.argv).goals or _DEFAULT_GOAL.findall(database)[-1:]
-        self._targets: dict[bytes, Found] = {}
-        reached = _reached(rules, [*goals, *_words(_MAKEFILES, database)])
-        for name, rule in rules.items():
-            if rule.makefile is not None and not rule.phony and (self._all or name in reached):
-                member = _MEMBER.fullmatch(name)
-                self._targets[member[1] if member is not None else name] = Found(
-                    rule.makefile, name in reached
-                )
 
-    def among(self, names: Collection[bytes]) -> dict[bytes, Found]:
-        """Those names that are targets with a recipe that the make may have run, and no phony ones.
+class _Place:
+    """Where names of files count from."""
 
-        Args:
-            names: as makefiles may write them, relative to the make's directory or absolute. What cannot
-                stand in a makefile as it is (with a blank, a colon ...) is no target.
-        """
-        # Make drops ./ in front of a name.
-        plain = {name: name[2:].lstrip(b"/") if name.startswith(b"./") else name for name in names}
-        return {name: self._targets[short] for name, short in plain.items() if short in self._targets}
+    def __init__(self, directory: bytes) -> None:
+        self._directory = directory
+        self._folders: dict[bytes, bytes] = {}
+
+    def path(self, name: bytes) -> bytes:
+        """Whatever `//`, `..` and links to folders stand in it."""
+        folder, _, base = name.rpartition(b"/")
+        if folder not in self._folders:
+            start = folder or (b"/" if name.startswith(b"/") else b"")
+            self._folders[folder] = os.path.realpath(os.path.join(self._directory, start))
+        return os.path.join(self._folders[folder], base)
 
 
 @dataclass
@@ -128,6 +136,7 @@ class _Rule:
     makefile: bytes | None = None
     """None without a recipe."""
     phony: bool = False
+    empty: bool = True
 
 
 def _reached(rules: Mapping[bytes, _Rule], goals: Iterable[bytes]) -> set[bytes]:
@@ -202,7 +211,7 @@ def _rules(database: bytes) -> dict[bytes, _Rule]:
             continue
         lines = entry.splitlines()
         found = next((rule for rule in map(_rule, lines) if rule is not None), None)
-        if found is None or _NOT_A_NAME.search(found[0].replace(b"(", b"").replace(b")", b"")):
+        if found is None or _NOT_A_NAME.search(found[0]):
             continue
         name, prerequisites = found
         rule = rules.setdefault(name, _Rule([]))  # one with `::` has several
@@ -214,12 +223,15 @@ def _rules(database: bytes) -> dict[bytes, _Rule]:
                 rule.makefile = recipe[1] or b""
             elif line.startswith(b"#  Phony target"):
                 rule.phony = True
+            elif line.startswith(b"\t") and line.strip():
+                rule.empty = False
             elif line.startswith(_ALSO):
                 also = line[len(_ALSO) :].split()
         # One recipe makes them all: who reaches one, reaches them.
         rule.prerequisites += also
         for other in also:
-            rules.setdefault(other, _Rule([])).makefile = rule.makefile
+            made = rules.setdefault(other, _Rule([]))
+            made.makefile, made.empty = rule.makefile, rule.empty
     return rules
 
 

@@ -64,7 +64,8 @@ class Asked:
         """What the coordinator says about it."""
         if isinstance(message, protocol.Stay):
             request = self._request
-            self.attempt.calls(request.folder, request.arguments, request.environment)
+            outgoing = self._door.outgoing(request.environment)
+            self.attempt.calls(request.folder, request.arguments, outgoing)
             self._measure(message.tell_over_s)
             self._end(LOCAL)
         elif isinstance(message, protocol.Placed) and not self.placed:

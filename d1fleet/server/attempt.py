@@ -14,7 +14,6 @@ from ..maketokens import MakeTokens, TokenFifo, TokenPipes
 from ..protocol import STDERR, STDIN, STDOUT
 from ..streams import unread
 from . import facts, shortage, supervisor
-from .environment import parse
 from .output import OutputPipe
 
 if TYPE_CHECKING:
@@ -160,9 +159,8 @@ class Attempt:
             self.tokens = MakeTokens(self.server, self.id, self._channel, self.children_changed)
 
     def calls(self, folder: bytes, argv: Sequence[bytes], environment: bytes) -> None:
-        """A make runs here as a part of it."""
-        flags = parse(environment).get(b"MAKEFLAGS", b"")
-        self.makes.append(Entry(self.id, self.server.host, 0, folder, argv, flags))
+        """A make runs here as a part of it; `environment` as it travels."""
+        self.makes.append(self.server.entry(self.id, folder, argv, environment))
 
     def refuse(self, kind: str, text: str) -> None:
         """End without having run."""

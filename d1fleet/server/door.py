@@ -23,6 +23,11 @@ from .environment import parse as parse_environment
 _MOST_ASKED = 1000
 """Requests under way at once; what is asked beyond that stays here."""
 
+_ALONE_S = 1.5
+"""What a killed server has left has this long to end: where supervisors live, makes delete half-written
+targets now.
+"""
+
 _KIND, _WHOSE, _SOCKET = "servers", "build", "s"
 """Names of the folder that those of all servers lie in, and of what is in them."""
 
@@ -58,7 +63,9 @@ class Door:
         self._number = -1
         self.stopwatch = Stopwatch(loop)
         self._whose = whose
-        self._folder, self._lock = locked_folder(_KIND, _remove_left)
+        self._stale: dict[str, float] = {}
+        """Folders of killed servers of which something still ran, and when they were first seen."""
+        self._folder, self._lock = locked_folder(_KIND, self._remove_left)
         try:
             with open(os.path.join(self._folder, _WHOSE), "w") as file:
                 file.write(whose)
@@ -90,32 +97,45 @@ class Door:
         flags = parse(environment.get(b"MAKEFLAGS", b""))
         job = environment.get(b"D1FLEET_JOB", b"")
         attempt = self._attempts.get(int(job)) if job.isdigit() else None
+        gnumakeflags = environment.get(b"GNUMAKEFLAGS", b"")
         if (
             attempt is None
             or attempt.supervisor is None
-            or len(self._asked) >= _MOST_ASKED
-            or attempt.is_foreign(request.jobserver, flags.fifo)
-            or never_dispatch(flags, request.arguments, environment.get(b"GNUMAKEFLAGS", b""))
+            or never_dispatch(flags, request.arguments, gnumakeflags)
         ):
+            request.close()
+            shim.reply(LOCAL)
+            return
+        outgoing = self.outgoing(request.environment)
+        if len(self._asked) >= _MOST_ASKED or attempt.is_foreign(request.jobserver, flags.fifo):
+            attempt.calls(request.folder, request.arguments, outgoing)
+            argv = protocol.pack_block(request.arguments)
+            self.send(protocol.Called(attempt.id, request.folder, argv, outgoing))
             request.close()
             shim.reply(LOCAL)
             return
         self._number += 2
         asked = Asked(self, self._number, attempt, shim, request, flags)
         self._asked[self._number] = asked
-        asked.ask(self.outgoing(request.environment))
+        asked.ask(outgoing)
 
-    @property
-    def alone(self) -> bool:
-        """Is nothing left here of earlier servers of the same build and host? What killed ones have left is
-        ended.
+    def earlier(self) -> tuple[bool, bool]:
+        """What is left here of earlier servers: of the same build and host, and of any that was killed. What
+        killed ones have left is ended, when it had some time for that itself.
 
         Raises:
             OSError: it cannot be seen.
             RuntimeFolderError: our folder is not this user's alone.
         """
-        others = [each for each in living_folders(_KIND, _remove_left) if each != self._folder]
-        return all(_whose(each) != self._whose for each in others)
+        others = [each for each in living_folders(_KIND, self._remove_left) if each != self._folder]
+        self._stale = {folder: since for folder, since in self._stale.items() if folder in others}
+        return any(_whose(each) == self._whose for each in others), bool(self._stale)
+
+    def _remove_left(self, folder: str) -> None:
+        """Its server was killed: remove it when nothing of its jobs is left."""
+        since = self._stale.setdefault(folder, self.loop.now())
+        if end_jobs(os.path.join(folder, _SOCKET), kill=self.loop.now() - since > _ALONE_S):
+            _remove(folder)
 
     def handle(self, message: protocol.Message) -> None:
         """What the coordinator says about a request; one that is over is of no interest."""
@@ -140,12 +160,6 @@ class Door:
 
 def _remove(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_left(folder: str) -> None:
-    """Its server was killed: end what its jobs still run."""
-    if end_jobs(os.path.join(folder, _SOCKET)):
-        _remove(folder)
 
 
 def _whose(folder: str) -> str:

@@ -5,38 +5,25 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 
 from . import process
 
-_ALONE_S = 1.5
-"""They have this long to end of themselves: where supervisors live, makes delete half-written targets now."""
 
-_LIMIT_S = 2.0
-"""After that; a process in uninterruptible sleep cannot be killed."""
-
-
-def end_jobs(socket: str) -> bool:
-    """End what jobs of a dead server still run; True when nothing is left.
+def end_jobs(socket: str, kill: bool) -> bool:
+    """Is nothing left of what jobs of a dead server run? If `kill`, SIGKILL to what is.
 
     Args:
         socket: path of that server's socket for shims, which is in the environment of its jobs. What has
             emptied its environment is found by its session, as each make was started in one of its own.
     """
     mark = b"D1FLEET_SOCKET=" + os.fsencode(socket)
-    sessions: set[int] = set()
-    kill_at = time.monotonic() + _ALONE_S
-    while True:
-        ours = _own_processes()
-        sessions |= {session for pid, session in ours.items() if mark in _environment(pid)}
-        left = [pid for pid, session in ours.items() if session in sessions]
-        late_s = time.monotonic() - kill_at
-        if not left or late_s > _LIMIT_S:
-            return not left
-        if late_s > 0:
-            for pid in left:
-                process.send(pid, signal.SIGKILL)
-        time.sleep(0.01)
+    ours = _own_processes()
+    sessions = {session for pid, session in ours.items() if mark in _environment(pid)}
+    left = [pid for pid, session in ours.items() if session in sessions]
+    if kill:
+        for pid in left:
+            process.send(pid, signal.SIGKILL)
+    return not left
 
 
 def _own_processes() -> dict[int, int]:

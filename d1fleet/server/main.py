@@ -11,9 +11,11 @@ import random
 import signal
 import sys
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .. import protocol
+from ..entries import Entry, changed
 from ..errors import D1fleetError, ProtocolError, RuntimeFolderError, UnfitError
 from ..folders import own_folder, runtime_base, slots_directory
 from ..loop import Loop
@@ -26,7 +28,7 @@ from .attempt import Attempt
 from .door import Door
 from .drain import Marks
 from .enrolled import as_enrolled, enrolled
-from .environment import Environment, HostEnvironment, ProgramFinder
+from .environment import Environment, HostEnvironment, ProgramFinder, parse
 from .lease import Lease
 from .load import LoadMeter, usable_cpus
 from .pool import SupervisorPool
@@ -67,6 +69,8 @@ class Server:
         self._decoder = protocol.Decoder("coordinator")
         self._welcome: protocol.Welcome | None = None
         self._environment: HostEnvironment | None = None
+        self._start: dict[bytes, bytes] | None = None
+        """Variables that the build began with."""
         self._lease: Lease | None = None
         self._slots: SlotPool | None = None
         self._meter = LoadMeter()
@@ -86,6 +90,8 @@ class Server:
         self._fifos = 0
         self._ticking = False
         self._retrying = False
+        self._alone = False
+        """It was said that nothing earlier is left here."""
         self._ending = False
         self._killing = False
         self._grace_until = 0.0
@@ -227,13 +233,15 @@ class Server:
         if self._door is None or self._ending:
             return
         try:
-            if self._door.alone:
-                self.send(protocol.Alone())
-                return
+            same, any_left = self._door.earlier()
         except (OSError, RuntimeFolderError) as error:
             self.complain(f"whether something earlier is left here cannot be seen: {error}")
             return
-        self.loop.call_later(_EARLIER_S, self._look_for_earlier)
+        if not same and not self._alone:
+            self._alone = True
+            self.send(protocol.Alone())
+        if same or any_left:
+            self.loop.call_later(_EARLIER_S, self._look_for_earlier)
 
     def _get_ready(self, welcome: protocol.Welcome) -> protocol.Hello:
         uid = os.geteuid()
@@ -477,10 +485,13 @@ class Server:
         if until is not None:
             self.supervisors.keep_until(until)
 
-    @property
-    def host(self) -> str:
-        """What the build calls us."""
-        return self._welcome.host if self._welcome is not None else ""
+    def entry(self, attempt: int, folder: bytes, argv: Sequence[bytes], environment: bytes) -> Entry:
+        """A make that runs here, for a note; `environment` as it travels."""
+        welcome = self._welcome
+        if self._start is None:
+            self._start = dict(parse(welcome.environment)) if welcome is not None else {}
+        name = welcome.host if welcome is not None else ""
+        return Entry(attempt, name, 0, folder, argv, changed(environment, self._start))
 
     def _fence_if_due(self) -> None:
         """A supervisor may have acted on the lease a moment before us: then that is what happened to its
@@ -555,6 +566,9 @@ class Server:
             self.supervisors.kill_all(self._gone)
 
     def _gone(self) -> None:
+        if self.supervisors.unkillable:
+            self._finish(self.exit_code)  # the coordinator must not believe that nothing is left
+            return
         debt_s = round(self._slots.seconds_in_debt(), 3) if self._slots is not None else 0.0
         self.send(protocol.Gone(left=self._outlived, debt_s=debt_s))
         self._finish(self.exit_code)

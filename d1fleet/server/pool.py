@@ -46,6 +46,8 @@ class SupervisorPool:
         self._trimming = False
         self._to_kill: set[Supervisor] = set()
         self._when_empty: Callable[[], None] | None = None
+        self.unkillable = False
+        """Something cannot be killed: it may go on one day."""
 
     def prepare(self) -> None:
         """Have one ready: the first job should not wait for a fork."""
@@ -136,11 +138,13 @@ class SupervisorPool:
 
     def _end_orphans(self) -> None:
         """The tree of a supervisor that somebody killed has become the server's own."""
-        process.kill_descendants(spare={each.pid for each in self._all})
+        if process.kill_descendants(spare={each.pid for each in self._all}):
+            self.unkillable = True
 
     def _report(self, source: Supervisor, verb: bytes, value: int) -> None:
         if verb in (supervisor.EMPTY, supervisor.UNKILLABLE):
             if verb == supervisor.UNKILLABLE:
+                self.unkillable = True
                 self._complain(f"{value} processes cannot be killed (uninterruptible sleep)")
             self._to_kill.discard(source)
             self._check_empty()

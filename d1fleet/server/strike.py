@@ -38,6 +38,8 @@ class _Hit:
     make: int
     supervisor: int
     server: int
+    ssh: bool
+    """The host is reached over SSH."""
 
     @property
     def all(self) -> list[int]:
@@ -50,7 +52,7 @@ class _Hit:
         Raises:
             D1fleetError: the host is not reached over SSH.
         """
-        pid = self.server
+        pid = self.server if self.ssh else 0  # above a server on the build's own machine is the user's login
         while (pid := _parent(pid)) > 1:
             if _name(pid).startswith("sshd"):
                 return pid
@@ -61,19 +63,21 @@ def strike(given: dict[str, Any], environ: dict[str, str], limit_s: float) -> di
     """Wait for a recipe of the build that is at work here, and break something in the middle of it.
 
     Args:
-        given: `tree`, an absolute path; `host`, its name in the build; `how`, one of the strikes.
+        given: `tree`, an absolute path; `host`, its name in the build; `ssh`, whether it is reached over
+            that; `how`, one of the strikes.
 
     Returns:
         hit: whether a recipe was there; recipe and make: their command lines; folder: of the recipe;
         stopped: processes that `heal` lets go on, as [pid, time of its start].
     """
     tree, host, how = str(given["tree"]), str(given["host"]), str(given["how"])
+    ssh = bool(given["ssh"])
     act = _STRIKES.get(how)
     if act is None:
         raise D1fleetError(f"no way to strike is called {how}")
     deadline = time.monotonic() + limit_s - _SPARE_S
     while time.monotonic() < deadline:
-        found = list(_recipes(tree, host))
+        found = list(_recipes(tree, host, ssh))
         random.shuffle(found)
         for hit in found:
             # Stopped, it cannot end before the blow; the blow itself lets it go on, or does not.
@@ -236,7 +240,7 @@ _FREEZE = ("freeze",)
 # -- what is there -------------------------------------------------------------------------------------------
 
 
-def _recipes(tree: str, host: str) -> Iterator[_Hit]:
+def _recipes(tree: str, host: str, ssh: bool) -> Iterator[_Hit]:
     for name in os.listdir("/proc"):
         pid = int(name) if name.isdigit() else 0
         if not pid or _uid(pid) != os.geteuid() or not f"{_folder(pid)}/".startswith(f"{tree}/"):
@@ -244,18 +248,18 @@ def _recipes(tree: str, host: str) -> Iterator[_Hit]:
         if _name(pid) in _MAKES or process.children(pid) or process.state(pid) not in ("R", "S", "D"):
             continue
         if _host_of(pid) == host:
-            hit = _above(pid)
+            hit = _above(pid, ssh)
             if hit is not None:
                 yield hit
 
 
-def _above(recipe: int) -> _Hit | None:
+def _above(recipe: int, ssh: bool) -> _Hit | None:
     """Whose recipe it is: the nearest make, and the first that has no socket of ours is its supervisor."""
     make, pid = 0, recipe
     while (pid := _parent(pid)) > 1:
         if not _socket(pid):
             server = _parent(pid)
-            return _Hit(recipe, make, pid, server) if make and server > 1 else None
+            return _Hit(recipe, make, pid, server, ssh) if make and server > 1 else None
         if not make and _name(pid) in _MAKES:
             make = pid
     return None

@@ -74,7 +74,7 @@ def moved(tree: Path) -> list[str]:
 
 
 def entry(tree: Path, attempt: int, *argv: bytes) -> Entry:
-    return Entry(attempt, "alder", 0, os.fsencode(tree), [b"make", *argv], b"")
+    return Entry(attempt, "alder", 0, os.fsencode(tree), [b"make", *argv], {})
 
 
 def test_one_after_the_other(tree: Path, tmp_path: Path, loop: Loop) -> None:
@@ -134,7 +134,7 @@ def test_the_next_build_puts_away_what_a_killed_one_has_torn(tree: Path) -> None
     since = now_ns(tree)
     for number, name in ((2, b"a"), (4, b"c")):
         os.utime(tree / name.decode())
-        kept.began(Entry(number, "alder", since, os.fsencode(tree), [b"make", name], b""))
+        kept.began(Entry(number, "alder", since, os.fsencode(tree), [b"make", name], {}))
     kept.ended(4)
     kept.settle()
     recover(os.fsencode(tree), MAKE, ENVIRONMENT)

@@ -73,9 +73,9 @@ IO_MODULES = {
 
 LAYERS = [
     "errors model makeargs locks tokens server.lease words inherited sshargs retry hostsfile distcclog",
-    "distcclint entries",
+    "distcclint",
     "protocol makeflags loop folders rules hostspec hostvars estimates machines waiting history traces",
-    "ranking foresight placement simulator",
+    "ranking foresight placement simulator entries",
     "slots slotpool stream streams environment jobserver tree runtime interpose record policy fleet trust",
     "targets journal treeclock",
     "shims shimstreams maketokens history_file experience program records unseen why stopwatch scrub",

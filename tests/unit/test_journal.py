@@ -14,7 +14,9 @@ from d1fleet.journal import Journal, left_over
 
 
 def entry(attempt: int, since_ns: int = 7) -> Entry:
-    return Entry(attempt, "a", since_ns, b"/t/\xff", [b"make", b"-C", b"x\ny", b"\xfe"], b"k -- A=\xfd")
+    return Entry(
+        attempt, "a", since_ns, b"/t/\xff", [b"make", b"-C", b"x\ny", b"\xfe"], {b"MAKEFLAGS": b"k -- A=\xfd"}
+    )
 
 
 @pytest.fixture

@@ -97,6 +97,7 @@ _RANGES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "argv": _ARGV,
         "environment": _BLOCKS,
     },
+    "Called": {"folder": _PATHS.map(lambda path: b"/" + path), "argv": _ARGV, "environment": _BLOCKS},
     "Signal": {"signal": st.integers(1, 64)},
     # An exit code or a deadly signal, never both.
     "Exit": {

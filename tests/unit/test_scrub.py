@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from d1fleet.scrub import LOST_FOLDER, Scrubbed, Suspect, changed_since, scrub
+from d1fleet.scrub import LOST_FOLDER, Scrubbed, Suspect, scrub
 from d1fleet.targets import Question
 
 MAKE = b"/usr/bin/make"
@@ -164,7 +164,30 @@ def test_a_link_and_a_folder_are_no_torn_files(tree: Path) -> None:
     (tree / "b.x").mkdir()
     (tree / ".git").mkdir()
     (tree / ".git" / "a.x").write_text("")
-    assert changed_since(os.fsencode(tree), since) == {}
+    found = suspect(tree, since, "l.x", "b.x", ".git/a.x")
+    assert scrub(os.fsencode(tree), [found], "7") == Scrubbed()
+
+
+def test_what_lies_outside_of_the_tree_is_kept_beside_where_it_was(tmp_path: Path) -> None:
+    tree, outside = tmp_path / "src", tmp_path / "obj"
+    for folder in (tree, outside):
+        folder.mkdir()
+    (tree / "Makefile").write_text("all: ../obj/a.o\n../obj/a.o: ; touch $@\n")
+    since = now_ns(tree)
+    (outside / "a.o").write_text("half")
+    done = scrub(os.fsencode(tree), [suspect(tree, since)], "7")
+    assert done.moved == {bytes(outside / "a.o"): bytes(outside / ".d1fleet-lost/7/a.o")}
+
+
+def test_who_has_written_what_has_an_empty_recipe_cannot_be_told(tree: Path) -> None:
+    """`%.h: ;` is common, and fits headers that a person writes."""
+    (tree / "Makefile").write_text("all: a.h b.o\n%.h: ;\nb.o: ; touch $@\n")
+    since = now_ns(tree)
+    for name in ("a.h", "b.o"):
+        (tree / name).write_text("meanwhile")
+    done = scrub(os.fsencode(tree), [suspect(tree, since)], "7")
+    assert names(done, tree) == ["b.o"]
+    assert done.left == {bytes(tree / "a.h"): "its rule has no recipe: who has written it cannot be told"}
 
 
 def test_where_it_cannot_be_moved(tree: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from d1fleet.targets import AskError, Question, Targets
+from d1fleet.targets import AskError, Question, targets_of
 from tests.support.debsource import SourceUnavailable
 from tests.support.make44 import real_make
 
@@ -45,12 +45,15 @@ def ask(make: bytes, tmp_path: Path, reached: list[set[str]]) -> Ask:
             os.fsencode(tmp_path),
         )
         try:
-            found = Targets(question).among([os.fsencode(name) for name in names])
-            reached.append({os.fsdecode(name) for name, each in found.items() if each.reached})
+            every = targets_of(question)
+            place = os.fsdecode(question.directory)
+            paths = {name: os.fsencode(os.path.normpath(os.path.join(place, name))) for name in names}
+            found = {name: every[path] for name, path in paths.items() if path in every}
+            reached.append({name for name, each in found.items() if each.reached})
         finally:
             after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
             assert after == before, "something was run"
-        return {os.fsdecode(name): os.fsdecode(each.makefile) for name, each in found.items()}
+        return {name: os.fsdecode(each.makefile) for name, each in found.items()}
 
     return asked
 
@@ -155,9 +158,20 @@ def test_in_the_folder_that_it_goes_to(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "sub" / "other.mk").write_text(
         "all: out $(CURDIR)/abs ../up\nout: ; touch $@\n$(CURDIR)/abs: ; touch $@\n../up: ; touch $@\n"
     )
-    names = ("out", "./out", str(tmp_path / "sub/out"), str(tmp_path / "sub/abs"), "abs", "../up")
-    found = ask("", *names, argv=("-C", "sub", "-f", "other.mk"))
-    assert found == dict.fromkeys(("out", "./out", str(tmp_path / "sub/abs"), "../up"), "other.mk")
+    found = ask("", "out", "abs", "../up", "../out", argv=("-C", "sub", "-f", "other.mk"))
+    assert found == dict.fromkeys(("out", "abs", "../up"), "other.mk")
+
+
+def test_however_a_name_is_written(ask: Ask, tmp_path: Path) -> None:
+    for name in ("real", "sub"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "linked").symlink_to("real")
+    makefile = (
+        "all: $(CURDIR)/sub/../a obj//b sub/./c linked/d p_1~rc1.deb (e) f+g[1].x\n"
+        "$(CURDIR)/sub/../a obj//b sub/./c linked/d p_1~rc1.deb (e) f+g[1].x: ; touch $@\n"
+    )
+    names = ("a", "obj/b", "sub/c", "real/d", "p_1~rc1.deb", "(e)", "f+g[1].x")
+    assert ask(makefile, *names, argv=()) == dict.fromkeys(names, "Makefile")
 
 
 @pytest.mark.parametrize("name", ["a b", "a:b", "a=b", "a%", "#a", "a\nb", "-n", "$(shell touch ran)", "a*"])
