@@ -6,10 +6,12 @@ import json
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -267,14 +269,21 @@ def test_killed_clients(new_fleet: NewFleet, manner: str, times: Times) -> None:
 
 
 @pytest.mark.parametrize("presses", [1, 2])
-def test_ctrl_c_while_a_lost_host_is_waited_for(new_fleet: NewFleet, presses: int) -> None:
+def test_ctrl_c_while_a_lost_host_is_waited_for(new_fleet: NewFleet, tmp_path: Path, presses: int) -> None:
     """make is told at once; the build itself ends with the lease, or at the second Ctrl-C."""
     times = SHORT if presses == 1 else Times(lease_s=60.0, grace_s=5.0, heartbeat_s=1.0)
+    fleet = new_fleet("pipes", times)
+    python = tmp_path / "python"
+    python.symlink_to(sys.executable)
+    hosts = {
+        name: {**given, "ansible_python_interpreter": str(python)} for name, given in fleet.hosts.items()
+    }
     with (
         Scene("meek") as scene,
         Terminal() as terminal,
-        Build.on(new_fleet("pipes", times), scene, terminal) as build,
+        Build.on(replace(fleet, hosts=hosts), scene, terminal) as build,
     ):
+        python.unlink()  # it does not come back, to say that nothing is left
         os.kill(build.server("one"), signal.SIGKILL)
         assert soon(lambda: "made by two" in build.stderr), build.stderr
         for _ in range(presses):
