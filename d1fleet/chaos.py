@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from . import words
-from .chaos_faults import LOCAL, RETURNS_S, Fault
+from .chaos_faults import LOCAL, NEEDS_LOGIN, RETURNS_S, Fault
 from .chaos_tree import Copies, artefacts, differences
 from .connect import Connector, Logins
 from .doctor_talks import START_LIMIT_S, Talk, let_go, wait
@@ -102,12 +102,14 @@ class Peace:
     """The build without faults.
 
     Attributes:
-        clean: what plain make has made.
+        clean: all files, as they are when plain make has made its own.
+        made: how many of them those are.
         apart: what differs without any fault: nothing can be said of it.
         took_s: by d1fleet.
     """
 
     clean: dict[str, str]
+    made: int
     apart: list[str]
     took_s: float
 
@@ -169,6 +171,7 @@ class Chaos:
             ChaosError: the build fails as it is.
         """
         self._copies.renew()
+        before = artefacts(self._copies.copy)
         log = self._log("plain")
         with log.open("wb") as file:
             done = subprocess.run(
@@ -180,16 +183,25 @@ class Chaos:
                 check=False,
             )
         if done.returncode:
-            raise ChaosError(f"plain make ends with {done.returncode} in a copy of this tree", f"see {log}")
+            raise ChaosError(
+                f"plain make ends with {done.returncode} in a copy of this tree: {_last_line(log)}",
+                f"see {log}",
+            )
         clean = artefacts(self._copies.copy)
+        made = len(differences(clean, before))
+        if not made:
+            raise ChaosError("in a copy of this tree make has nothing to do", "make clean first")
         self._copies.renew()
         began = time.monotonic()
         build = _Build(self, "peace")
         code = build.wait()
         took_s = time.monotonic() - began
         if code:
-            raise ChaosError(f"d1fleet build ends with {code} without any fault", f"see {build.log}")
-        return Peace(clean, differences(clean, artefacts(self._copies.copy)), took_s)
+            raise ChaosError(
+                f"d1fleet build ends with {code} without any fault: {_last_line(build.log)}",
+                f"see {build.log}",
+            )
+        return Peace(clean, made, differences(clean, artefacts(self._copies.copy)), took_s)
 
     # -- faults -----------------------------------------------------------------------------------------
 
@@ -226,6 +238,8 @@ class Chaos:
 
     def strike(self, fault: Fault, peace: Peace) -> Outcome:
         """Build with a fault, until that has hit a recipe at work, or there were too many tries."""
+        if fault.how in NEEDS_LOGIN and all(host.transport == "local" for host in self._fleet.hosts):
+            return Outcome(fault, skipped="no host is reached over SSH, so that there is no login to break")
         for _ in range(TRIES):
             outcome = self._once(fault, peace)
             if outcome is not None:
@@ -285,7 +299,7 @@ class Chaos:
                 wait(self._loop, lambda: build.ended, _BETWEEN_S + self._random.uniform(0.0, 1.0))
             found = self._hit(fault, build)
             if isinstance(found, D1fleetError):
-                outcome.skipped = words.plain(found.message)
+                outcome.skipped = words.plain(found.message.removeprefix("it cannot tell (strike): "))
                 return None
             if not found:
                 return struck_s
@@ -501,6 +515,11 @@ class _Build:
             if event["job"] in lost and not event.get("infrastructure") and event["placed_s"]
         ]
         return max(again) - at_s if again else None
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return words.plain(lines[-1]) if lines else "no word"
 
 
 def _heal(heals: list[Callable[[], None]]) -> None:

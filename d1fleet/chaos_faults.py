@@ -7,6 +7,9 @@ from dataclasses import dataclass
 LOCAL = ("coordinator",)
 """Faults of the machine that builds; a host is only asked whether a recipe is at work."""
 
+NEEDS_LOGIN = ("sshd", "cut", "garbage")
+"""Ways to strike for which a host has to be reached over SSH."""
+
 RETURNS_S = 2.0
 """What comes back beyond its lease comes so much after that."""
 
@@ -39,6 +42,17 @@ class Fault:
     usual: bool = True
     command: str = ""
     heal: str = ""
+
+    @property
+    def wanted(self) -> str:
+        """What has to come of it, for people."""
+        if self.fails:
+            return "the build fails, and the next one succeeds"
+        if self.late:
+            return "both builds succeed"
+        if self.how in ("freeze", "hang"):
+            return "the build succeeds, or ends with 88 and the next one does"
+        return "the build succeeds"
 
 
 FAULTS = (

@@ -18,17 +18,19 @@ def line(outcome: Outcome) -> str:
     """One run, while the next ones are still to come."""
     if outcome.skipped:
         return f"{outcome.fault.name}: not done: {outcome.skipped}"
-    return f"{outcome.fault.name}: {outcome.wrong or 'as in peace'} ({outcome.took_s:.0f} s)"
+    return f"{outcome.fault.name}: {outcome.wrong or 'as by plain make'} ({outcome.took_s:.0f} s)"
 
 
 def text(peace: Peace, outcomes: Sequence[Outcome], seed: int) -> Iterator[str]:
     """A table, and what it comes to."""
     done = [outcome for outcome in outcomes if not outcome.skipped]
-    rows = [_HEADS, *map(_row, done)]
-    widths = [max(len(row[n]) for row in rows) for n in range(len(_HEADS))]
+    rows = [_HEADS, *map(_row, done)] if done else []
+    widths = [max(len(row[n]) for row in rows) for n in range(len(_HEADS) if rows else 0)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-    yield ""
+    if done:
+        yield "(build: how it ended; `2, then 0`: it failed, and was started again)"
+        yield ""
     for outcome in done:
         if outcome.wrong:
             yield f"{outcome.fault.name}: {outcome.wrong}"
@@ -43,15 +45,16 @@ def text(peace: Peace, outcomes: Sequence[Outcome], seed: int) -> Iterator[str]:
         )
     good = sum(not outcome.wrong for outcome in done)
     yield (
-        f"{good} of {counted(len(done), 'run')} ended with the {counted(len(peace.clean), 'file')} that plain"
-        f" make makes; without a fault the build took {peace.took_s:.1f} s; --seed {seed} does the same again"
+        f"{good} of {counted(len(done), 'run')} ended as with plain make: equal in all"
+        f" {counted(len(peace.clean) - len(peace.apart), 'file')} of the tree ({peace.made} made by make)."
+        f" Without a fault the build took {peace.took_s:.1f} s; --seed {seed} does the same again"
     )
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:
     again = "" if outcome.again_s is None else f"{outcome.again_s:.1f} s"
     more = f", {counted(len(outcome.more), 'temporary file')} left" if outcome.more else ""
-    made = f"equal{more}" if not outcome.wrong else "NOT as in peace"
+    made = f"equal{more}" if not outcome.wrong else "NOT as by make"
     exits = ", then ".join(map(str, outcome.exits)) or "no end"
     return (
         outcome.fault.name, _short(outcome.host, 16), _short(_recipe(outcome.recipe)), exits, again,

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from . import journal
 from .errors import TreeError
 from .trust import FILE
 
@@ -19,6 +20,7 @@ _NOT_COPIED = (FOLDER, ".d1fleet-lost", ".d1fleet-journal", ".d1fleet-late", FIL
 """The settings of the tree are found in the folder above a copy, where they are trusted."""
 
 _OURS = ".d1fleet"
+_HISTORY = (".git", ".hg", ".svn")
 
 
 class Copies:
@@ -47,7 +49,7 @@ class Copies:
         Raises:
             TreeError: it cannot be made.
         """
-        shutil.rmtree(self.copy, ignore_errors=True)
+        self._forget()
         try:
             self.copy.mkdir()
             names = sorted(name for name in os.listdir(self._tree) if name not in _NOT_COPIED)
@@ -60,18 +62,27 @@ class Copies:
             said = done.stderr.strip().partition("\n")[0]
             raise TreeError(f"{self._tree} cannot be copied: {said}", "see whether there is room")
 
+    def _forget(self) -> None:
+        """With what d1fleet itself would remember of builds in it."""
+        shutil.rmtree(self.copy, ignore_errors=True)
+        journal.forget(os.fsencode(os.path.realpath(self.copy)))
+
     def remove(self) -> None:
+        """Remove the copy, and all that is beside it."""
+        self._forget()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def artefacts(tree: Path) -> dict[str, str]:
-    """Every file of a tree that is not ours, by its path from there, with its kind, mode, and content."""
+    """Every file of a tree that is not ours, nor version control's, by its path from there, with its kind,
+    mode, and content.
+    """
     return dict(_artefacts(tree))
 
 
 def _artefacts(tree: Path) -> Iterator[tuple[str, str]]:
     for place, folders, names in os.walk(tree):
-        folders[:] = [name for name in folders if not name.startswith(_OURS)]
+        folders[:] = [name for name in folders if not name.startswith(_OURS) and name not in _HISTORY]
         for name in [*names, *folders]:
             path = os.path.join(place, name)
             status = os.lstat(path)

@@ -30,11 +30,14 @@ _PASSED_ON = {
 
 
 @click.command(
-    context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    options_metavar="[OPTIONS] [--]",
     short_help="Break hosts in the middle of builds, and compare what is made.",
-    epilog="Run it in the folder that you build in. It builds a copy, in .d1fleet-chaos, by plain make and "
-    "then once for each fault; only processes of these builds, and yours, are touched. Exit codes: 0 where "
-    "everything was made as by plain make, 98 where not; others as of build. docs/faults.md has the faults.",
+    epilog="Run it in the folder that you build in, after `make clean`. A copy of it, in .d1fleet-chaos, is "
+    "built by plain make, by d1fleet, and once or twice for each fault; some faults take lease and grace. "
+    "Only processes of these builds, and yours, are touched. Exit codes: 0 where everything was made as by "
+    "plain make; 98 where not, where no fault could be made, or where the tree does not build without one; "
+    "others as of build. docs/faults.md has the faults.",
 )
 @click.option("--hosts", metavar="HOSTS", help="As for `d1fleet build`.")
 @click.option("--inventory", metavar="PATH", multiple=True, help="Ansible inventory: a file or a folder.")
@@ -75,19 +78,21 @@ def chaos(
     """Build with `make MAKE_ARGUMENTS`, break something in the middle of it, and compare what was made.
 
     A table says for each fault what it hit, how the build ended, and whether everything was made as by plain
-    make. Put -- before make's arguments.
+    make. From the first word that is no option of ours, all is make's.
     """
     from .. import chaos_report
     from ..build import fleet_of
     from ..chaos import Chaos
-    from ..chaos_faults import BY_NAME, FAULTS
+    from ..chaos_faults import BY_NAME, FAULTS, NEEDS_LOGIN
     from ..errors import ChaosError, UsageError
+    from ..makeargs import is_long_option
     from ..settings import load_settings
     from ..words import counted, say
 
     if faults == "list":
         for fault in FAULTS:
-            click.echo(f"{fault.name:12} {fault.what}{'' if fault.usual else ' (only when named)'}")
+            note = " (over SSH)" if fault.how in NEEDS_LOGIN else "" if fault.usual else " (only when named)"
+            click.echo(f"{fault.name:12} {fault.what}{note}\n{'':12}   -> {fault.wanted}")
         return
     known = {**BY_NAME, **_own(own, own_heal)}
     names = faults.replace(",", " ").split() if faults else [name for name in known if known[name].usual]
@@ -100,6 +105,9 @@ def chaos(
     if not settings.inventory and not settings.hosts:
         raise UsageError("no hosts are named", "--hosts or --inventory: faults are made on hosts")
     arguments = list(make_arguments)
+    strange = [word for word in arguments if word.startswith("--") and not is_long_option(os.fsencode(word))]
+    if strange and "--" not in sys.argv:
+        raise UsageError(f"there is no option {strange[0]}", "d1fleet chaos --help; put -- before make's")
     if arguments[:1] == ["make"]:
         del arguments[0]
     typed: list[str] = ["--no-trust-hosts"]
@@ -112,7 +120,8 @@ def chaos(
     tree = Path(os.path.realpath(os.getcwd()))
     with Chaos(settings, fleet, tree, arguments, typed, say, rng=random.Random(seed)) as trial:
         try:
-            say("by plain make, and by d1fleet in peace")
+            count = len(names) * times
+            say(f"{counted(count, 'fault')}: a copy of the tree is built at least {count + 2} times")
             peace = trial.peace()
             trial.connect()
             outcomes = []
@@ -133,9 +142,12 @@ def chaos(
             say(f"logs, records and what was made wrong are in {trial.folder}")
         else:
             trial.remove()
+    if all(outcome.skipped for outcome in outcomes):
+        raise ChaosError("no fault could be made, so that nothing is proved", "it says above why")
     if wrong:
         raise ChaosError(
-            f"{counted(len(wrong), 'run')} of {len(outcomes)} did not end as in peace", "the table says which"
+            f"{counted(len(wrong), 'run')} of {len(outcomes)} did not end as with plain make",
+            "the table says which",
         )
     sys.exit(0)
 

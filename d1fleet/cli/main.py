@@ -200,7 +200,11 @@ for command in (run, env, lint, simulate, doctor, chaos):
     "Settings also come from the environment (D1FLEET_HOSTS, D1FLEET_INVENTORY, "
     "D1FLEET_PROJECT, D1FLEET_TRUST_HOSTS, D1MAKE_*) and from d1fleet.yml.",
 )
-@click.option("--hosts", metavar="HOSTS", help="[user@]host[:port][/slots], by blanks or commas; `:` is us.")
+@click.option(
+    "--hosts",
+    metavar="HOSTS",
+    help="[user@]host[:port][/slots], by blanks or commas; `:` is this machine.",
+)
 @click.option("--inventory", metavar="PATH", multiple=True, help="Ansible inventory: a file or a folder.")
 @click.option("--project", metavar="GROUP", help="Group of the inventory whose hosts are used.")
 @click.option("--slots", metavar="N", help="Recipes at once on hosts that do not say it themselves.")

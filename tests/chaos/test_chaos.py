@@ -12,6 +12,7 @@ import pytest
 
 from d1fleet.chaos_faults import FAULTS
 from d1fleet.errors import ChaosError, UsageError
+from tests.chaos.tree import make_tree
 from tests.chaos.trial import Trial, shown, trial
 from tests.kill.fleet import CHECKOUT
 from tests.support.sshd import missing_reason
@@ -93,11 +94,11 @@ def run(trial: Trial, *arguments: str, cwd: Path | None = None) -> subprocess.Co
 def test_the_command(protected: Trial) -> None:
     done = run(protected, *protected.arguments, "--faults", "supervisor,make", "--", "make", "-j6")
     assert done.returncode == 0, done.stderr
-    heads, first, second, _, total = done.stdout.splitlines()
+    heads, first, second, _, _, total = done.stdout.splitlines()
     assert heads.split()[:2] == ["fault", "host"]
     assert first.startswith("supervisor  ") and first.endswith("equal")
     assert second.startswith("make  ") and " 2, then 0 " in second
-    assert total.startswith("2 of 2 runs ended with the ")
+    assert total.startswith("2 of 2 runs ended as with plain make: equal in all ")
     assert not (protected.tree / ".d1fleet-chaos").exists()
     done = run(protected, *protected.arguments, "--faults", "look", "--", "-j6")
     assert done.returncode == UsageError.exit_code and "there is no fault 'look'" in done.stderr
@@ -105,10 +106,25 @@ def test_the_command(protected: Trial) -> None:
     assert "coordinator" in run(protected, "--faults", "list").stdout
 
 
-def test_a_build_that_fails_anyway(protected: Trial) -> None:
-    done = run(protected, *protected.arguments, "--json", "--", "nothing")
-    assert done.returncode == ChaosError.exit_code
-    assert "plain make ends with 2" in done.stderr
+def test_where_nothing_can_be_tried(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    make_tree(tree)
+    trial = Trial(None, ["--hosts", ":/2"], tree)  # type: ignore[arg-type]
+
+    def refused(*arguments: str) -> str:
+        done = run(trial, *trial.arguments, *arguments)
+        assert done.returncode == ChaosError.exit_code, done.stderr
+        return done.stdout + done.stderr
+
+    assert "plain make ends with 2 in a copy of this tree: make: *** No rule to make target" in refused(
+        "nothing"
+    )
+    said = refused("--faults", "sshd,cut", "-j2")
+    assert "no host is reached over SSH" in said and "no fault could be made" in said
+    subprocess.run(["make", "-s", "-j2"], cwd=tree, check=True)
+    assert "in a copy of this tree make has nothing to do" in refused("-j2")
+    done = run(trial, *trial.arguments, "--fault", "sshd")
+    assert done.returncode == UsageError.exit_code and "there is no option --fault" in done.stderr
 
 
 def test_faults_of_the_site_s_own(protected: Trial, tmp_path: Path) -> None:
