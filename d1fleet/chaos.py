@@ -282,7 +282,9 @@ class Chaos:
                 wait(self._loop, lambda: False, RETURNS_S)
         finally:
             _heal(heals)
-            build.kill()
+            if not build.ended:
+                build.kill()
+                wait(self._loop, lambda: False, RETURNS_S)  # until hosts have ended what is still written
             self._log_in_again()
         self._finish(outcome, peace, limit_s, again=late)
         return outcome
