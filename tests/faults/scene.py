@@ -98,6 +98,11 @@ class Scene:
                 raise TimeoutError(f"never: {what}; {words}")
             time.sleep(0.02)
 
+    def wait_for_hosts(self, count: int) -> None:
+        """Until so many take part: the first one up gets work at once."""
+        record = self.folder / "record0"
+        self.wait_for(lambda: record.read_text().count('"host-up"') >= count, f"{count} hosts")
+
     def go(self) -> None:
         """Let recipes write the rest."""
         (self.tree / "go").touch()

@@ -33,6 +33,7 @@ def scene(request: pytest.FixtureRequest, new_fleet: NewFleet, tmp_path: Path) -
 def test_killed_in_the_middle_of_a_write(scene: Scene, who: str) -> None:
     build = scene.start()
     first = scene.recipe(1)
+    scene.wait_for_hosts(2)
     make = proc.parent(first)
     os.kill(
         {"server": scene.server, "supervisor": scene.supervisor}.get(who, proc.parent)(first), signal.SIGKILL

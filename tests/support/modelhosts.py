@@ -125,6 +125,7 @@ class FakeServer(Server):
         )
         self._slots = world.pool(name, slots)
         self._welcome = protocol.Welcome()
+        self._start = None
         self._attempts, self._waiting = {}, deque()
         self._make_version = (4, 4) if fifo else (4, 3)
         self._fifos = 0
