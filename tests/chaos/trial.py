@@ -18,6 +18,9 @@ from tests.kill.fleet import SHORT, private_sshd
 
 HOSTS = ("alder", "birch", "cedar")
 
+SLOTS = 8
+"""More than the -j: all are this machine and share them, and one that is frozen must not keep all of them."""
+
 UNPROTECTED = (sys.executable, str(Path(__file__).with_name("unprotected.py")), "build")
 
 
@@ -58,7 +61,7 @@ def trial(folder: Path, seed: int, protected: bool = True) -> Iterator[Trial]:
     sshd_folder = folder / "sshd"
     sshd_folder.mkdir(parents=True)
     with private_sshd(sshd_folder, HOSTS) as sshd:
-        hosts = ",".join(f"{name}/2" for name in HOSTS)
+        hosts = ",".join(f"{name}/{SLOTS}" for name in HOSTS)
         options = {
             "hosts": hosts,
             "ssh_config": str(sshd.ssh_config),
