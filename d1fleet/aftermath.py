@@ -8,9 +8,7 @@ import collections
 import contextlib
 import os
 import time
-import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from . import entries, journal, words
@@ -65,22 +63,6 @@ def why_not_again(job: Job, rule: str | None) -> str:
     if len(job.lost_on) >= MOST_TIMES:
         return f"it was lost {len(job.lost_on)} times, on {', '.join(job.lost_on)}: see what it does to them"
     return ""
-
-
-@dataclass(frozen=True)
-class Note:
-    """A make that is at work on a host, for itself or as part of a job; its environment takes little room."""
-
-    folder: bytes
-    argv: tuple[bytes, ...]
-    environment: bytes
-    """Deflated."""
-    since_ns: int
-
-    def suspect(self, make: bytes) -> Suspect:
-        """For `scrub`."""
-        environment = entries.changed(zlib.decompress(self.environment), {})
-        return Suspect(Question(make, self.argv, environment, self.folder), self.since_ns)
 
 
 class Aftermath:
@@ -143,10 +125,9 @@ class Aftermath:
             self._note(called, job, job.attempt, job.link.host.name, job.notes[0].since_ns)
 
     def _note(self, make: Ask | Called, into: Job, attempt: int, host: str, since_ns: int) -> None:
-        argv = tuple(unpack_block(make.argv))
-        into.notes.append(Note(make.folder, argv, zlib.compress(make.environment, 1), since_ns))
         changed = entries.changed(make.environment, self._start)
-        entry = Entry(attempt, host, since_ns, make.folder, argv, changed)
+        entry = Entry(attempt, host, since_ns, make.folder, unpack_block(make.argv), changed)
+        into.notes.append(entry)
         self._keep(lambda kept: kept.began(entry))
 
     def over(self, job: Job) -> None:
@@ -181,7 +162,9 @@ class Aftermath:
             return
         job, _ = self._waiting[0]
         label = f"{time.strftime('%Y%m%d-%H%M%S')}-{job.number}"
-        question = encode(self._folder, [note.suspect(self._make) for note in job.notes], label)
+        question = encode(
+            self._folder, [_suspect(note, self._make, self._start) for note in job.notes], label
+        )
         self._helper = Helper(self._loop, "d1fleet.scrub", [], self._answered, question)
 
     def _answered(self, answer: bytes) -> None:
@@ -265,16 +248,16 @@ def after(folder: bytes, make: bytes, environment: dict[bytes, bytes]) -> bool:
     return True
 
 
+def _suspect(entry: Entry, make: bytes, environment: Mapping[bytes, bytes]) -> Suspect:
+    """For `scrub`; `environment` is a build's own."""
+    question = Question(make, entry.argv, {**environment, **entry.changed}, entry.folder)
+    return Suspect(question, entry.since_ns)
+
+
 def _scrub(
     folder: bytes, left: LeftOver, make: bytes, environment: dict[bytes, bytes], label: str
 ) -> Scrubbed:
-    suspects = [
-        Suspect(
-            Question(make, entry.argv, {**environment, **entry.changed}, entry.folder),
-            entry.since_ns,
-        )
-        for entry in left.entries
-    ]
+    suspects = [_suspect(entry, make, environment) for entry in left.entries]
     return scrub(folder, suspects, f"{time.strftime('%Y%m%d-%H%M%S')}-{label}")
 
 

@@ -159,7 +159,7 @@ def settle(journal: Journal) -> None:
     try:
         journal.settle()
     except (OSError, ValueError) as error:
-        words.say(f"the next build will not know what this one has left half written: {error}")
+        words.say(f"a build from another machine will not know what this one has left half written: {error}")
 
 
 def run(settings: Settings, what: Sequence[str] | Program) -> int:

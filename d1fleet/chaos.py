@@ -27,9 +27,11 @@ from .connect import Connector, Logins
 from .doctor_talks import START_LIMIT_S, Talk, let_go, wait
 from .environment import TravellingEnvironment
 from .errors import ChaosError, D1fleetError, HostError
+from .fence import run_about
 from .fleet import Fleet
 from .loop import Loop
 from .model import Host
+from .server import process
 from .settings import Settings
 
 TRIES = 6
@@ -45,7 +47,6 @@ _LONG = 10.0
 _LONG_S = 120.0
 """A build that takes so many times as long as in peace, and so much more, hangs."""
 
-_COMMAND_LIMIT_S = 60.0
 _RETURN_LIMIT_S = 90.0
 """For a machine to boot (a guess)."""
 
@@ -371,21 +372,8 @@ class Chaos:
 
     def run_command(self, command: str, host: Host) -> str:
         """Run a command of the site's about a host; returns why that failed, empty when it did not."""
-        names = {"D1FLEET_CHAOS_HOST": host.name, "D1FLEET_CHAOS_ADDRESS": host.address or host.name}
-        try:
-            done = subprocess.run(
-                ["/bin/sh", "-c", command],
-                env={**os.environ, **names},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=_COMMAND_LIMIT_S,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return words.plain(f"{command}: {error}")
-        last = done.stdout.decode(errors="replace").strip().rpartition("\n")[2]
-        return words.plain(f"{command}: exit status {done.returncode}: {last}") if done.returncode else ""
+        reason = run_about(host, command, "D1FLEET_CHAOS")
+        return words.plain(f"{command}: {reason}") if reason else ""
 
     def _log_in_again(self) -> None:
         """What breaks a whole host breaks our own login to it, too."""
@@ -484,7 +472,7 @@ class _Build:
     def kill(self) -> None:
         """End all of it that runs here, with no time to tidy up."""
         with contextlib.suppress(ProcessLookupError):
-            for pid in [*_children(self._process.pid), self._process.pid] if not self.ended else []:
+            for pid in [*process.children(self._process.pid), self._process.pid] if not self.ended else []:
                 os.kill(pid, signal.SIGKILL)
 
     def _events(self) -> list[dict[str, object]]:
@@ -527,11 +515,3 @@ def _last_line(log: Path) -> str:
 def _heal(heals: list[Callable[[], None]]) -> None:
     while heals:
         heals.pop()()
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children") as file:
-            return [int(each) for each in file.read().split()]
-    except OSError:
-        return []

@@ -16,31 +16,29 @@ LIMIT_S = 60.0
 
 
 def fence(loop: Loop, command: str, host: Host, done: Callable[[str], None]) -> None:
-    """Run the command, as a shell takes it, in a thread of its own; our environment with D1FLEET_FENCE_HOST
-    and D1FLEET_FENCE_ADDRESS in it.
+    """Run the command in a thread of its own (`run_about`, D1FLEET_FENCE).
 
     Args:
         done: called in the loop, with why the host may still be at work, empty when the command says that
             it is not.
     """
-    environ = {
-        **os.environ,
-        "D1FLEET_FENCE_HOST": host.name,
-        "D1FLEET_FENCE_ADDRESS": host.address or host.name,
-    }
 
     def run() -> None:
-        reason = _run(command, environ)
+        reason = run_about(host, command, "D1FLEET_FENCE")
         loop.post(lambda: done(reason))
 
     threading.Thread(target=run, name=f"fence {host.name}", daemon=True).start()
 
 
-def _run(command: str, environ: dict[str, str]) -> str:
+def run_about(host: Host, command: str, prefix: str) -> str:
+    """Run a command of the site's about a host, as a shell takes it; our environment with PREFIX_HOST and
+    PREFIX_ADDRESS in it. Returns why that failed, empty when it ended with 0.
+    """
+    names = {f"{prefix}_HOST": host.name, f"{prefix}_ADDRESS": host.address or host.name}
     try:
         ended = subprocess.run(
             ["/bin/sh", "-c", command],
-            env=environ,
+            env={**os.environ, **names},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

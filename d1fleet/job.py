@@ -6,8 +6,8 @@ import enum
 import os
 
 from . import makeflags, protocol, words
-from .aftermath import Note
 from .askers import Asker
+from .entries import Entry
 from .environment import TravellingEnvironment
 from .hostlink import HostLink
 from .jobserver import TokenSource
@@ -102,7 +102,7 @@ class Job:
         self.candidates: tuple[tuple[str, float], ...] = ()
         self.once: set[str] = set()
         """Rules by which something that stayed in it must not be done twice."""
-        self.notes: list[Note] = []
+        self.notes: list[Entry] = []
         """The makes of which it consists while it is on a host: its own first, then those that stay in it."""
         self.lost_on: list[str] = []
         """Hosts that were lost, or lost it, while it was there."""
@@ -118,11 +118,6 @@ class Job:
             return "its jobserver sits where a standard stream was closed"
         gnumakeflags = variable(self.request.environment, b"GNUMAKEFLAGS")
         return makeflags.never_dispatch(self.flags, self.arguments, gnumakeflags)
-
-    @property
-    def makeflags(self) -> bytes:
-        """MAKEFLAGS as it was called."""
-        return variable(self.request.environment, b"MAKEFLAGS")
 
     @property
     def words(self) -> str:

@@ -5,33 +5,20 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .command import MakeCommand, host_options, lease_options, tree_option
+
 if TYPE_CHECKING:
     from ..chaos_faults import Fault
 
-_PASSED_ON = {
-    "hosts": "--hosts",
-    "inventory": "--inventory",
-    "project": "--project",
-    "trees": "--trees",
-    "ssh_config": "--ssh-config",
-    "transport": "--transport",
-    "lease_s": "--lease",
-    "grace_s": "--grace",
-    "heartbeat_s": "--heartbeat",
-    "connect_timeout_s": "--connect-timeout",
-}
-"""Options that are those of `build`, and go to it as they were typed."""
-
 
 @click.command(
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-    options_metavar="[OPTIONS] [--]",
+    cls=MakeCommand,
     short_help="Break hosts in the middle of builds, and compare what is made.",
     epilog="Run it in the folder that you build in, after `make clean`. A copy of it, in .d1fleet-chaos, is "
     "built by plain make, by d1fleet, and once or twice for each fault; some faults take lease and grace. "
@@ -39,16 +26,9 @@ _PASSED_ON = {
     "plain make; 98 where not, where no fault could be made, or where the tree does not build without one; "
     "others as of build. docs/faults.md has the faults.",
 )
-@click.option("--hosts", metavar="HOSTS", help="As for `d1fleet build`.")
-@click.option("--inventory", metavar="PATH", multiple=True, help="Ansible inventory: a file or a folder.")
-@click.option("--project", metavar="GROUP", help="Group of the inventory whose hosts are used.")
-@click.option("--trees", metavar="PATH", multiple=True, help="A further folder that all hosts share.")
-@click.option("--ssh-config", metavar="FILE", help="Configuration file for ssh, as ssh -F.")
-@click.option("--transport", metavar="HOW", help="ssh (the usual), openssh (by OpenSSH's client) or local.")
-@click.option("--lease", "lease_s", metavar="S", help="Seconds that a host may go on unheard (10).")
-@click.option("--grace", "grace_s", metavar="S", help="Seconds added before a host counts as ended (6).")
-@click.option("--heartbeat", "heartbeat_s", metavar="S", help="Seconds between signs of life (2).")
-@click.option("--connect-timeout", "connect_timeout_s", metavar="S", help="Seconds for a login (10).")
+@host_options
+@tree_option
+@lease_options
 @click.option("--faults", metavar="NAMES", help="Which, by commas; `list` lists them.")
 @click.option(
     "--own",
@@ -63,8 +43,10 @@ _PASSED_ON = {
 @click.option("--seed", metavar="N", type=int, help="For the same hosts and moments as another time.")
 @click.option("--keep", is_flag=True, help="Leave .d1fleet-chaos there, with logs and records.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.argument("make_arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
 def chaos(
+    context: click.Context,
+    /,
     faults: str | None,
     own: tuple[str, ...],
     own_heal: tuple[str, ...],
@@ -72,10 +54,9 @@ def chaos(
     seed: int | None,
     keep: bool,
     as_json: bool,
-    make_arguments: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Build with `make MAKE_ARGUMENTS`, break something in the middle of it, and compare what was made.
+    """Build with make and MAKE ARGUMENTS, break something in the middle of it, and compare what was made.
 
     A table says for each fault what it hit, how the build ended, and whether everything was made as by plain
     make. From the first word that is no option of ours, all is make's.
@@ -85,7 +66,6 @@ def chaos(
     from ..chaos import Chaos
     from ..chaos_faults import BY_NAME, FAULTS, NEEDS_LOGIN
     from ..errors import ChaosError, UsageError
-    from ..makeargs import is_long_option
     from ..settings import load_settings
     from ..words import counted, say
 
@@ -104,18 +84,10 @@ def chaos(
     fleet = fleet_of(settings)
     if not settings.inventory and not settings.hosts:
         raise UsageError("no hosts are named", "--hosts or --inventory: faults are made on hosts")
-    arguments = list(make_arguments)
-    strange = [word for word in arguments if word.startswith("--") and not is_long_option(os.fsencode(word))]
-    if strange and "--" not in sys.argv:
-        raise UsageError(f"there is no option {strange[0]}", "d1fleet chaos --help; put -- before make's")
+    arguments = list(context.obj)
     if arguments[:1] == ["make"]:
         del arguments[0]
-    typed: list[str] = ["--no-trust-hosts"]
-    for name, option in _PASSED_ON.items():
-        value = options[name]
-        for each in value if isinstance(value, tuple) else [value]:
-            if each is not None:
-                typed += [option, _absolute(name, str(each))]
+    typed = ["--no-trust-hosts", *_typed(context.command, options)]
     seed = random.SystemRandom().randrange(1 << 31) if seed is None else seed
     tree = Path(os.path.realpath(os.getcwd()))
     with Chaos(settings, fleet, tree, arguments, typed, say, rng=random.Random(seed)) as trial:
@@ -174,6 +146,13 @@ def _own(commands: Sequence[str], heals: Sequence[str]) -> dict[str, Fault]:
     return {name: own(name, command, mends.get(name, "")) for name, command in strikes.items()}
 
 
-def _absolute(name: str, value: str) -> str:
-    """The build runs in another folder than this one."""
-    return os.path.abspath(value) if name in ("inventory", "ssh_config", "trees") else value
+def _typed(command: click.Command, options: Mapping[str, Any]) -> Iterator[str]:
+    """Options that are those of `build` too, as they are typed; paths are absolute, for the build runs in
+    another folder than this one.
+    """
+    names = {parameter.name: parameter.opts[0] for parameter in command.params}
+    for name, value in options.items():
+        for each in value if isinstance(value, tuple) else [value]:
+            if each is not None:
+                path = name in ("inventory", "ssh_config", "trees")
+                yield from (names[name], os.path.abspath(each) if path else each)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .command import host_options, tree_option
+
 if TYPE_CHECKING:
     from ..findings import Commands
     from ..fleet import Fleet
@@ -24,14 +26,9 @@ if TYPE_CHECKING:
     "run, with warnings or without; 97 where there are faults; others as of build. docs/doctor.md lists what "
     "is looked at.",
 )
-@click.option("--hosts", metavar="HOSTS", help="As for `d1fleet build`.")
-@click.option("--inventory", metavar="PATH", multiple=True, help="Ansible inventory: a file or a folder.")
-@click.option("--project", metavar="GROUP", help="Group of the inventory whose hosts are examined.")
-@click.option("--trees", metavar="PATH", multiple=True, help="A further folder that all hosts share.")
+@host_options
+@tree_option
 @click.option("--no-tree", is_flag=True, help="This folder is not shared: hosts are for distcc alone.")
-@click.option("--ssh-config", metavar="FILE", help="Configuration file for ssh, as ssh -F.")
-@click.option("--transport", metavar="HOW", help="ssh (the usual), openssh (by OpenSSH's client) or local.")
-@click.option("--connect-timeout", "connect_timeout_s", metavar="S", help="Seconds for a login (10).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(no_tree: bool, as_json: bool, **options: Any) -> None:
     """Examine the hosts of a project: logins, users, trees, clocks, room, toolchains, servers, distcc.

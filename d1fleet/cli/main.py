@@ -17,42 +17,14 @@ import click
 from .. import __version__
 from ..errors import D1fleetError, UsageError
 from ..inherited import default_child_signal, fill_closed_streams, forget_coerced_locale
-from ..makeargs import is_long_option
 from ..words import say
 from .chaos import chaos
+from .command import MakeCommand, host_options, lease_options, own_words, tree_option
 from .distcc import env, lint, run
 from .doctor import doctor
 from .simulate import simulate
 
 _INTERRUPTED = 130
-
-
-def split_own(command: click.Command, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part arguments into ours and make's: ours are long, and end before the first word that is none."""
-    own, _ = _own_words(command, arguments)
-    rest = list(arguments[len(own) :])
-    if rest[:1] == ["--"]:
-        rest = rest[1:]
-    return own, rest
-
-
-def _own_words(command: click.Command, arguments: Sequence[str]) -> tuple[list[str], set[str]]:
-    """The words that are our options and their values, and the names of these options."""
-    flags = {"--help": True}
-    for parameter in command.params:
-        if isinstance(parameter, click.Option):
-            for name in [*parameter.opts, *parameter.secondary_opts]:
-                flags[name] = parameter.is_flag
-    at = 0
-    names: set[str] = set()
-    while at < len(arguments):
-        word = arguments[at]
-        name = word.split("=", 1)[0]
-        if name not in flags:
-            break
-        names.add(name)
-        at += 1 if "=" in word or flags[name] else 2
-    return list(arguments[:at]), names
 
 
 _JOBS = re.compile(r"(?:-j|--jobs=?)(\d*)\Z")
@@ -73,7 +45,7 @@ def split_program(
     rest = list(arguments)
     foreign: str | None = None
     while rest:
-        words, names = _own_words(command, rest)
+        words, names = own_words(command, rest)
         own += words
         called = called or "--command" in names
         del rest[: len(words)]
@@ -110,44 +82,20 @@ def split_program(
     return own, jobs, rest
 
 
-def _refuse_options(command: click.Command, behind: Sequence[str]) -> None:
-    """Options of ours that stand among make's, or are misspelt: make would print its usage, and nobody would
-    see why.
-    """
-    names = {name for parameter in command.params for name in parameter.opts}
-    for word in behind:
-        if word == "--":
-            return
-        if word.startswith("--") and word.split("=", 1)[0] in names:
-            raise UsageError(
-                f"{word} stands behind make's first argument",
-                "options of d1fleet come first, make's after them",
-            )
-        name = word.split("=", 1)[0]
-        if not word.startswith("--") or is_long_option(os.fsencode(name[2:])):
-            continue
-        near = difflib.get_close_matches(name, names, 1, 0.7)
-        if near:
-            raise UsageError(f"neither d1fleet nor make has an option {name}", f"did you mean {near[0]}?")
-
-
-class _BuildCommand(click.Command):
-    """Takes its own options from the front, and leaves the rest as it is."""
+class _BuildCommand(MakeCommand):
+    """The same, or a program behind --command."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         called = split_program(self, args)
-        if called is not None:
-            own, jobs, words = called
-            ctx.obj = (jobs, words)
-        else:
-            own, rest = split_own(self, args)
-            _refuse_options(self, args[len(own) :])
-            ctx.obj = rest
-        return super().parse_args(ctx, own)
+        if called is None:
+            return super().parse_args(ctx, args)
+        own, jobs, words = called
+        ctx.obj = (jobs, words)
+        return click.Command.parse_args(self, ctx, own)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [
-            *super().collect_usage_pieces(ctx),
+            *click.Command.collect_usage_pieces(self, ctx),
             "{[MAKE ARGUMENTS]... | [-jN] --command [--] PROGRAM ...}",
         ]
 
@@ -200,17 +148,9 @@ for command in (run, env, lint, simulate, doctor, chaos):
     "Settings also come from the environment (D1FLEET_HOSTS, D1FLEET_INVENTORY, "
     "D1FLEET_PROJECT, D1FLEET_TRUST_HOSTS, D1MAKE_*) and from d1fleet.yml.",
 )
-@click.option(
-    "--hosts",
-    metavar="HOSTS",
-    help="[user@]host[:port][/slots], by blanks or commas; `:` is this machine.",
-)
-@click.option("--inventory", metavar="PATH", multiple=True, help="Ansible inventory: a file or a folder.")
-@click.option("--project", metavar="GROUP", help="Group of the inventory whose hosts are used.")
+@host_options
 @click.option("--slots", metavar="N", help="Recipes at once on hosts that do not say it themselves.")
-@click.option("--ssh-config", metavar="FILE", help="Configuration file for ssh, as ssh -F.")
-@click.option("--transport", metavar="HOW", help="ssh (the usual), openssh (by OpenSSH's client) or local.")
-@click.option("--trees", metavar="PATH", multiple=True, help="A further folder that all hosts share.")
+@tree_option
 @click.option(
     "--keep-local",
     metavar="RULE",
@@ -254,10 +194,7 @@ for command in (run, env, lint, simulate, doctor, chaos):
     help="What jobs on other machines call may run on this one too, where it is a host of the build (no).",
 )
 @click.option("--strict", is_flag=True, default=None, help="No host for a sub-make is an error.")
-@click.option("--lease", "lease_s", metavar="S", help="Seconds that a host may go on unheard (10).")
-@click.option("--grace", "grace_s", metavar="S", help="Seconds added before a host counts as ended (6).")
-@click.option("--heartbeat", "heartbeat_s", metavar="S", help="Seconds between signs of life (2).")
-@click.option("--connect-timeout", "connect_timeout_s", metavar="S", help="Seconds for a login (10).")
+@lease_options
 @click.pass_obj
 def build(rest: list[str] | tuple[int | None, list[str]], /, command: bool, **options: Any) -> None:
     """Run make with MAKE ARGUMENTS, its sub-makes on the fleet's hosts.
@@ -284,12 +221,7 @@ def build(rest: list[str] | tuple[int | None, list[str]], /, command: bool, **op
 @click.option("--reason", metavar="TEXT", default="", help="Why, for those whose builds lose it.")
 @click.option("--undo", is_flag=True, help="Let it take work again.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--hosts", metavar="HOSTS", help="As for `d1fleet build`: HOST is one of them.")
-@click.option("--inventory", metavar="PATH", multiple=True, help="Ansible inventory: a file or a folder.")
-@click.option("--project", metavar="GROUP", help="Group of the inventory that has the host.")
-@click.option("--ssh-config", metavar="FILE", help="Configuration file for ssh, as ssh -F.")
-@click.option("--transport", metavar="HOW", help="ssh (the usual), openssh (by OpenSSH's client) or local.")
-@click.option("--connect-timeout", "connect_timeout_s", metavar="S", help="Seconds for a login (10).")
+@host_options
 def drain(host: str, reason: str, undo: bool, as_json: bool, **options: Any) -> None:
     """Let HOST finish what it has, and give it no more, in builds that run and in later ones.
 

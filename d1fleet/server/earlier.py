@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 
@@ -17,31 +16,13 @@ def end_jobs(socket: str, kill: bool) -> bool:
             emptied its environment is found by its session, as each make was started in one of its own.
     """
     mark = b"D1FLEET_SOCKET=" + os.fsencode(socket)
-    ours = _own_processes()
-    sessions = {session for pid, session in ours.items() if mark in _environment(pid)}
+    ours = {pid: process.session(pid) for pid in process.own() if process.started(pid)}
+    sessions = {session for pid, session in ours.items() if mark in process.environment(pid)} - {
+        0,
+        os.getsid(0),
+    }
     left = [pid for pid, session in ours.items() if session in sessions]
     if kill:
         for pid in left:
             process.send(pid, signal.SIGKILL)
     return not left
-
-
-def _own_processes() -> dict[int, int]:
-    """Processes of this user that have not ended, with their sessions; without those of our own."""
-    found = {}
-    own = os.getsid(0)
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            if os.stat(f"/proc/{name}").st_uid == os.geteuid() and process.state(int(name)) not in ("", "Z"):
-                found[int(name)] = os.getsid(int(name))
-    return {pid: session for pid, session in found.items() if session != own}
-
-
-def _environment(pid: int) -> list[bytes]:
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return file.read().split(b"\0")
-    except OSError:
-        return []

@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Callable
 
 _PR_SET_PDEATHSIG = 1
@@ -90,17 +90,66 @@ def no_recipes(pid: int, makes: Collection[str]) -> list[int]:
     return [
         child
         for parent in (pid, *descendants(pid))
-        if _name(parent) not in makes
+        if name(parent) not in makes
         for child in children(parent)
     ]
 
 
-def _name(pid: int) -> str:
+def own() -> list[int]:
+    """Processes of this user, whatever has started them."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if os.stat(f"/proc/{name}").st_uid == os.geteuid():
+                found.append(int(name))
+    return found
+
+
+def name(pid: int) -> str:
+    """Of its program, at most LONGEST_NAME characters; empty when it is gone."""
+    return os.fsdecode(_read(pid, "comm").rstrip(b"\n"))
+
+
+def command_line(pid: int) -> str:
+    """Its words, for people; empty when it has ended."""
+    return _read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
+
+
+def environment(pid: int) -> list[bytes]:
+    """NAME=value, as it was started with; empty when it is gone, or not ours to look at."""
+    return _read(pid, "environ").split(b"\0")
+
+
+def folder(pid: int) -> str:
+    """The one it works in; empty when it is gone."""
     try:
-        with open(f"/proc/{pid}/comm", "rb") as file:
-            return os.fsdecode(file.read().rstrip(b"\n"))
+        return os.readlink(f"/proc/{pid}/cwd")
     except OSError:
         return ""
+
+
+def parent(pid: int) -> int:
+    """Its parent; 0 when it is gone."""
+    return int((_stat(pid) or ["", "0"])[1])
+
+
+def started(pid: int) -> int:
+    """When it was started, in ticks, which with its number names it for good; 0 when it has ended."""
+    stat = _stat(pid)
+    return int(stat[19]) if stat and stat[0] not in "ZX" else 0
+
+
+def _stat(pid: int) -> list[str]:
+    """proc(5), from the state on: the name in front of it may hold blanks and parentheses."""
+    return _read(pid, "stat").rpartition(b")")[2].decode().split()
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 def group(pid: int) -> int:
@@ -111,10 +160,30 @@ def group(pid: int) -> int:
         return 0
 
 
+def session(pid: int) -> int:
+    """Its session; 0 when it is gone."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
+
+
 def send(pid: int, number: int) -> None:
     """Send a signal; a process that is gone, or became another user's, is none of our business."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
+
+
+def send_to_all(find: Callable[[], Iterable[int]], number: int) -> list[int]:
+    """Send a signal to all that `find` finds, again until nobody is new: one may have been forked while the
+    others were told. Returns them.
+    """
+    told: list[int] = []
+    while new := [pid for pid in find() if pid not in told]:
+        for pid in new:
+            send(pid, number)
+        told += new
+    return told
 
 
 def reap(pid: int) -> None:
@@ -151,11 +220,7 @@ def _has_ended(pid: int) -> bool:
 
 def state(pid: int) -> str:
     """The letter of proc(5): R, S, D, T, Z ...; empty when it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0].decode()
-    except (OSError, IndexError):
-        return ""
+    return (_stat(pid) or [""])[0]
 
 
 def kill_descendants(

@@ -53,8 +53,8 @@ class _Hit:
             D1fleetError: the host is not reached over SSH.
         """
         pid = self.server if self.ssh else 0  # above a server on the build's own machine is the user's login
-        while (pid := _parent(pid)) > 1:
-            if _name(pid).startswith("sshd"):
+        while (pid := process.parent(pid)) > 1:
+            if process.name(pid).startswith("sshd"):
                 return pid
         raise D1fleetError("it is not reached over SSH")
 
@@ -82,11 +82,11 @@ def strike(given: dict[str, Any], environ: dict[str, str], limit_s: float) -> di
         for hit in found:
             # Stopped, it cannot end before the blow; the blow itself lets it go on, or does not.
             process.send(hit.recipe, signal.SIGSTOP)
-            words = _words(hit.recipe)
-            if not words or not _words(hit.make):
+            words = process.command_line(hit.recipe)
+            if not words or not process.command_line(hit.make):
                 process.send(hit.recipe, signal.SIGCONT)
                 continue
-            folder, make = _folder(hit.recipe), _words(hit.make)
+            folder, make = process.folder(hit.recipe), process.command_line(hit.make)
             try:
                 stopped = act(hit)
             finally:
@@ -96,7 +96,7 @@ def strike(given: dict[str, Any], environ: dict[str, str], limit_s: float) -> di
             return {
                 "hit": True,
                 **{name: text[:_LONGEST] for name, text in told.items()},
-                "stopped": [[pid, start] for pid in stopped if (start := _start(pid))],
+                "stopped": [[pid, start] for pid in stopped if (start := process.started(pid))],
             }
         time.sleep(_LOOK_S)
     return {"hit": False, "recipe": "", "make": "", "folder": "", "stopped": []}
@@ -106,7 +106,7 @@ def heal(given: dict[str, Any], environ: dict[str, str], limit_s: float) -> dict
     """Let go on what a strike has stopped, as far as it is still there."""
     done = 0
     for pid, start in given["stopped"]:
-        if _start(int(pid)) == start:
+        if process.started(int(pid)) == start:
             with contextlib.suppress(OSError, ValueError):
                 soft, hard = resource.prlimit(int(pid), resource.RLIMIT_FSIZE)
                 if soft == _LEFT_BYTES:
@@ -127,20 +127,11 @@ def _kill(whom: str) -> Callable[[_Hit], list[int]]:
     return act
 
 
-def _stop(hit: _Hit, first: list[int]) -> list[int]:
-    told: list[int] = []
-    # Again until nobody is new: one may have been forked while the others were stopped.
-    while new := [pid for pid in [*first, *hit.all] if pid not in told]:
-        for pid in new:
-            process.send(pid, signal.SIGSTOP)
-        told += new
-    return told
-
-
 def _freeze(hit: _Hit) -> list[int]:
+    first = []
     with contextlib.suppress(D1fleetError):
-        return _stop(hit, [hit.sshd])
-    return _stop(hit, [])
+        first = [hit.sshd]
+    return process.send_to_all(lambda: [*first, *hit.all], signal.SIGSTOP)
 
 
 def _everything(hit: _Hit) -> list[int]:
@@ -241,11 +232,10 @@ _FREEZE = ("freeze",)
 
 
 def _recipes(tree: str, host: str, ssh: bool) -> Iterator[_Hit]:
-    for name in os.listdir("/proc"):
-        pid = int(name) if name.isdigit() else 0
-        if not pid or _uid(pid) != os.geteuid() or not f"{_folder(pid)}/".startswith(f"{tree}/"):
+    for pid in process.own():
+        if not f"{process.folder(pid)}/".startswith(f"{tree}/"):
             continue
-        if _name(pid) in _MAKES or process.children(pid) or process.state(pid) not in ("R", "S", "D"):
+        if process.name(pid) in _MAKES or process.children(pid) or process.state(pid) not in ("R", "S", "D"):
             continue
         if _host_of(pid) == host:
             hit = _above(pid, ssh)
@@ -256,11 +246,11 @@ def _recipes(tree: str, host: str, ssh: bool) -> Iterator[_Hit]:
 def _above(recipe: int, ssh: bool) -> _Hit | None:
     """Whose recipe it is: the nearest make, and the first that has no socket of ours is its supervisor."""
     make, pid = 0, recipe
-    while (pid := _parent(pid)) > 1:
+    while (pid := process.parent(pid)) > 1:
         if not _socket(pid):
-            server = _parent(pid)
+            server = process.parent(pid)
             return _Hit(recipe, make, pid, server, ssh) if make and server > 1 else None
-        if not make and _name(pid) in _MAKES:
+        if not make and process.name(pid) in _MAKES:
             make = pid
     return None
 
@@ -276,51 +266,7 @@ def _host_of(pid: int) -> str:
 
 
 def _socket(pid: int) -> str:
-    for each in _read(pid, "environ").split(b"\0"):
+    for each in process.environment(pid):
         if each.startswith(b"D1FLEET_SOCKET="):
             return os.fsdecode(each.partition(b"=")[2])
     return ""
-
-
-def _words(pid: int) -> str:
-    return " ".join(_read(pid, "cmdline").decode(errors="replace").split("\0")).strip()
-
-
-def _read(pid: int, name: str) -> bytes:
-    try:
-        with open(f"/proc/{pid}/{name}", "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
-
-
-def _stat(pid: int) -> list[str]:
-    return _read(pid, "stat").rpartition(b")")[2].decode().split()
-
-
-def _parent(pid: int) -> int:
-    return int((_stat(pid) or ["", "0"])[1])
-
-
-def _start(pid: int) -> int:
-    """When it was started, in ticks; 0 when it is gone. With its pid it names a process for good."""
-    stat = _stat(pid)
-    return int(stat[19]) if len(stat) > 19 and stat[0] not in "ZX" else 0
-
-
-def _name(pid: int) -> str:
-    return _read(pid, "comm").decode(errors="replace").rstrip("\n")
-
-
-def _uid(pid: int) -> int:
-    try:
-        return os.stat(f"/proc/{pid}").st_uid
-    except OSError:
-        return -1
-
-
-def _folder(pid: int) -> str:
-    try:
-        return os.readlink(f"/proc/{pid}/cwd")
-    except OSError:
-        return ""

@@ -295,12 +295,7 @@ class _Child:
             self._until = value / 10
         elif verb in (PAUSE, CONTINUE):
             number = signal.SIGSTOP if verb == PAUSE else signal.SIGCONT
-            told: set[int] = set()
-            # Again until nobody is new: one may have been forked while the others were told.
-            while new := set(process.descendants(os.getpid())) - told:
-                for pid in new:
-                    process.send(pid, number)
-                told |= new
+            process.send_to_all(lambda: process.descendants(os.getpid()), number)
         return True
 
     def _terminate(self) -> None:

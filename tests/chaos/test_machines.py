@@ -15,12 +15,10 @@ from d1fleet.build import fleet_of
 from d1fleet.chaos import Chaos
 from d1fleet.chaos_faults import BY_NAME, Fault, own
 from d1fleet.model import Host
-from d1fleet.settings import load_settings
 from tests.chaos.tree import make_tree
-from tests.chaos.trial import shown
+from tests.chaos.trial import options, settings_of, shown
 from tests.containers import ContainerHosts
 from tests.containers import Host as ContainerHost
-from tests.kill.fleet import SHORT
 from tests.packages.recipes import E2FSPROGS, configured
 from tests.support.debsource import SourceUnavailable
 
@@ -97,16 +95,8 @@ class Machines:
 
     def check(self, tree: Path, arguments: list[str], faults: list[Fault]) -> None:
         """Each fault once; they print what came of it."""
-        names = ",".join(f"{host.name}/2" for host in self.hosts)
-        options = {
-            "hosts": names,
-            "ssh_config": str(self.hosts.ssh_config),
-            "lease_s": SHORT.lease_s,
-            "grace_s": SHORT.grace_s,
-            "heartbeat_s": SHORT.heartbeat_s,
-        }
-        settings = load_settings(options, environ={}, folder=tree)
-        typed = ["--hosts", names, "--ssh-config", str(self.hosts.ssh_config), *SHORT.options()]
+        typed = options([f"{host.name}/2" for host in self.hosts], self.hosts.ssh_config)
+        settings = settings_of(typed, tree)
         chaos = MachineChaos(
             settings, fleet_of(settings), tree, arguments, typed, print, rng=random.Random(SEED)
         )

@@ -12,7 +12,8 @@ from pathlib import Path
 from d1fleet.build import fleet_of
 from d1fleet.chaos import Chaos, Outcome, Peace
 from d1fleet.chaos_faults import BY_NAME
-from d1fleet.settings import load_settings
+from d1fleet.cli.main import build
+from d1fleet.settings import Settings, load_settings
 from tests.chaos.tree import make_tree
 from tests.kill.fleet import SHORT, private_sshd
 
@@ -53,6 +54,17 @@ class Trial:
         return self.chaos.strike(BY_NAME[name], self.peace)
 
 
+def options(hosts: Sequence[str], ssh_config: Path) -> list[str]:
+    """As they are typed, with short leases."""
+    return ["--hosts", ",".join(hosts), "--ssh-config", str(ssh_config), *SHORT.options()]
+
+
+def settings_of(typed: Sequence[str], tree: Path) -> Settings:
+    """What they mean."""
+    given = build.make_context("build", list(typed)).params
+    return load_settings({name: given[name] for name in given if given[name]}, environ={}, folder=tree)
+
+
 @contextmanager
 def trial(folder: Path, seed: int, protected: bool = True) -> Iterator[Trial]:
     """A trial in a folder; the hosts are gone at the end."""
@@ -61,16 +73,8 @@ def trial(folder: Path, seed: int, protected: bool = True) -> Iterator[Trial]:
     sshd_folder = folder / "sshd"
     sshd_folder.mkdir(parents=True)
     with private_sshd(sshd_folder, HOSTS) as sshd:
-        hosts = ",".join(f"{name}/{SLOTS}" for name in HOSTS)
-        options = {
-            "hosts": hosts,
-            "ssh_config": str(sshd.ssh_config),
-            "lease_s": SHORT.lease_s,
-            "grace_s": SHORT.grace_s,
-            "heartbeat_s": SHORT.heartbeat_s,
-        }
-        settings = load_settings(options, environ={}, folder=tree)
-        typed = ["--hosts", hosts, "--ssh-config", str(sshd.ssh_config), *SHORT.options()]
+        typed = options([f"{name}/{SLOTS}" for name in HOSTS], sshd.ssh_config)
+        settings = settings_of(typed, tree)
         with Chaos(
             settings,
             fleet_of(settings),

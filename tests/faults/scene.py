@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -125,6 +126,37 @@ class Scene:
         for pid in found:
             os.kill(pid, signal.SIGSTOP)
         return found
+
+    @staticmethod
+    def thaw(pids: Sequence[int]) -> None:
+        """Let them go on."""
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # the first that goes on ends others
+                os.kill(pid, signal.SIGCONT)
+
+    @property
+    def has_note(self) -> bool:
+        """Has a host noted in the tree what it may have written too late?"""
+        return any(not path.name.startswith(".") for path in self.tree.glob(".d1fleet-late/*"))
+
+    def thaw_behind_the_build(self) -> str:
+        """A host is frozen, another one does its work, the build ends well, and the host goes on. Returns
+        what the build said.
+        """
+        build = self.start()
+        first = self.recipe(1)
+        frozen = self.frozen(first)
+        self.recipe(2)
+        self.go()
+        _, err = build.communicate(timeout=START_LIMIT_S)
+        assert build.returncode == 0, err
+        assert self.product("steady.o") == "whole\n"
+        (self.tree / "go").unlink()
+        self.thaw(frozen)
+        assert not proc.wait_until_gone(lambda: [first], 5.0)
+        self.go()
+        proc.wait_until_gone(lambda: frozen, 20.0)
+        return err
 
     def session(self, recipe: int) -> int:
         """The process of the login that carries the connection; only over SSH."""

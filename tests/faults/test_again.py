@@ -100,6 +100,7 @@ def test_what_must_not_be_done_twice_is_not(scene: Scene) -> None:
 def test_the_next_build_knows_what_a_killed_one_has_torn(scene: Scene) -> None:
     build = scene.start()
     first = scene.recipe(1)
+    scene.wait_for_hosts(2)  # until then files are there by which hosts prove that they see this tree
     assert scene.left_in_tree == set()  # recipes see what they see under plain make
     make, server = proc.parent(first), scene.server(first)
     # What make deletes when it hears of the end is not torn: it must not hear of it.

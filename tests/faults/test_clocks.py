@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.faults.scene import Scene
-from tests.kill import proc
 from tests.kill.conftest import NewFleet
 from tests.kill.fleet import SHORT, Fleet
 
@@ -26,33 +25,24 @@ LIMIT_S = 60.0
 TIMES = (1, *(pytest.param(number, marks=pytest.mark.full) for number in range(2, 11)))
 
 
-def wrong(fleet: Fleet, folder: Path, offset: str) -> Fleet:
-    """The same hosts with clocks that are wrong: servers, makes and recipes see another time. The kernel,
-    which gives files their times, does not.
+def wrong(fleet: Fleet, offset: str) -> Fleet:
+    """The same hosts with clocks that are wrong: makes and recipes see another time. The kernel, which gives
+    files their times, does not, and servers never ask.
     """
     (library,) = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
-    python = folder / "python3"
-    variables = f"LD_PRELOAD={library} FAKETIME={offset} FAKETIME_DONT_FAKE_MONOTONIC=1"
-    python.write_text(f'#!/bin/sh\n{variables} exec python3 "$@"\n')
-    python.chmod(0o755)
-    hosts = {
-        name: {
-            **given,
-            "ansible_python_interpreter": str(python),
-            "d1fleet_server_setup": variables,
-        }
-        for name, given in fleet.hosts.items()
-    }
-    return replace(fleet, hosts=hosts)
+    setup = f"LD_PRELOAD={library} FAKETIME={offset}"
+    return replace(
+        fleet, hosts={name: {**given, "d1fleet_server_setup": setup} for name, given in fleet.hosts.items()}
+    )
 
 
 @pytest.mark.parametrize("number", TIMES)
 @pytest.mark.parametrize("offset", ["+3d", "-3d"])
 def test_torn_targets_are_found(new_fleet: NewFleet, tmp_path: Path, offset: str, number: int) -> None:
-    with Scene(tmp_path, wrong(new_fleet("ssh", SHORT), tmp_path, offset)) as scene:
+    with Scene(tmp_path, wrong(new_fleet("ssh", SHORT), offset)) as scene:
         build = scene.start()
         first = scene.recipe(1)
-        environment = Path(f"/proc/{scene.server(first)}/environ").read_bytes()
+        environment = Path(f"/proc/{first}/environ").read_bytes()
         assert b"FAKETIME=" + offset.encode() in environment
         os.kill(scene.supervisor(first), signal.SIGKILL)
         scene.recipe(2)
@@ -68,21 +58,9 @@ def test_torn_targets_are_found(new_fleet: NewFleet, tmp_path: Path, offset: str
 def test_what_a_frozen_one_has_written_is_found(
     new_fleet: NewFleet, tmp_path: Path, offset: str, number: int
 ) -> None:
-    fleet = wrong(new_fleet("ssh", SHORT), tmp_path, offset)
+    fleet = wrong(new_fleet("ssh", SHORT), offset)
     with Scene(tmp_path, fleet, goal="steady.o") as scene:
-        build = scene.start()
-        first = scene.recipe(1)
-        frozen = scene.frozen(first)
-        scene.recipe(2)
-        scene.go()
-        _, err = build.communicate(timeout=LIMIT_S)
-        assert build.returncode == 0, err
-        (scene.tree / "go").unlink()
-        for pid in frozen:
-            if proc.runs(pid):
-                os.kill(pid, signal.SIGCONT)
-        assert not proc.wait_until_gone(lambda: frozen, 20.0)
-        scene.go()
+        scene.thaw_behind_the_build()
         again = scene.start()
         _, err = again.communicate(timeout=LIMIT_S)
         assert again.returncode == 0, err

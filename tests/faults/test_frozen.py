@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,16 +30,6 @@ def scene(request: pytest.FixtureRequest, new_fleet: NewFleet, tmp_path: Path) -
         yield found
 
 
-def thaw(pids: Iterable[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):  # the first that goes on ends others
-            os.kill(pid, signal.SIGCONT)
-
-
-def note(scene: Scene) -> bool:
-    return any(not path.name.startswith(".") for path in scene.tree.glob(".d1fleet-late/*"))
-
-
 TIMES = (1, *(pytest.param(number, marks=pytest.mark.full) for number in range(2, 21)))
 """Once, and twenty times in the full run."""
 
@@ -61,9 +50,9 @@ def test_it_thaws_while_another_does_its_work(scene: Scene, number: int) -> None
     first = scene.recipe(1)
     frozen = scene.frozen(first)
     scene.recipe(2)
-    thaw(frozen)
+    scene.thaw(frozen)
     assert not proc.wait_until_gone(lambda: [first], 5.0)
-    scene.wait_for(lambda: note(scene), "a note of the host")
+    scene.wait_for(lambda: scene.has_note, "a note of the host")
     scene.go()
     _, err = build.communicate(timeout=LIMIT_S)
     assert build.returncode == JobLostError.exit_code, err
@@ -74,21 +63,9 @@ def test_it_thaws_while_another_does_its_work(scene: Scene, number: int) -> None
 
 @pytest.mark.parametrize("number", TIMES)
 def test_it_thaws_when_the_build_has_ended(scene: Scene, number: int) -> None:
-    build = scene.start()
-    first = scene.recipe(1)
-    frozen = scene.frozen(first)
-    scene.recipe(2)
-    scene.go()
-    _, err = build.communicate(timeout=LIMIT_S)
-    assert build.returncode == 0, err
-    assert "not heard of since it was lost, with sub-makes at work: " in err
-    assert scene.product("steady.o") == "whole\n"
-    (scene.tree / "go").unlink()
-    thaw(frozen)
-    assert not proc.wait_until_gone(lambda: [first], 5.0)
-    scene.go()
-    proc.wait_until_gone(lambda: frozen, 20.0)
-    assert note(scene)
+    said = scene.thaw_behind_the_build()
+    assert "not heard of since it was lost, with sub-makes at work: " in said
+    assert scene.has_note
     assert "may be half written, and will be made again: sub/steady.o" in built_again(scene)
 
 
@@ -127,20 +104,22 @@ def test_strict_takes_no_such_end_for_a_good_one(new_fleet: NewFleet, tmp_path: 
         scene.go()
         _, err = build.communicate(timeout=LIMIT_S)
         assert build.returncode == JobLostError.exit_code, err
-        thaw(frozen)
+        scene.thaw(frozen)
 
 
 @pytest.mark.parametrize("works", [True, False])
 def test_the_site_can_make_sure(new_fleet: NewFleet, tmp_path: Path, works: bool) -> None:
     with Scene(tmp_path, new_fleet("pipes", SHORT), goal="steady.o") as scene:
         pids = tmp_path / "frozen"
-        command = f"echo $D1FLEET_FENCE_HOST $D1FLEET_FENCE_ADDRESS > {tmp_path}/asked; " + (
+        command = f"echo $D1FLEET_FENCE_HOST $D1FLEET_FENCE_ADDRESS > {tmp_path}/asked; sleep 1; " + (
             f"kill -KILL $(cat {pids})" if works else "echo no such machine; exit 3"
         )
         build = scene.start(own=("--fence", command))
         frozen = scene.frozen(scene.recipe(1))
         pids.write_text(" ".join(map(str, frozen)))
         scene.recipe(2)
+        began_s = (scene.tree / "began").stat().st_mtime
+        assert began_s >= (tmp_path / "asked").stat().st_mtime + 1, "done again before the fence had ended"
         scene.go()
         _, err = build.communicate(timeout=LIMIT_S)
         assert build.returncode == 0, err
@@ -153,7 +132,7 @@ def test_the_site_can_make_sure(new_fleet: NewFleet, tmp_path: Path, works: bool
         else:
             assert f"host {name}: fence failed, exit status 3: no such machine" in err
             assert "not heard of since it was lost" in err and reason
-            thaw(frozen)
+            scene.thaw(frozen)
 
 
 @pytest.mark.parametrize("who", ["server", "both"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,19 @@ class Desk:
         self.record.flush()
         lines = map(json.loads, (self.folder / "record").read_text().splitlines())
         return [line["local_reason"] for line in lines if line["event"] == "job" and line["local_reason"]]
+
+
+@contextmanager
+def desks(folder: Path) -> Iterator[Callable[..., Desk]]:
+    """Makes desks, of policies; they are closed at the end."""
+    made: list[Desk] = []
+
+    def new(**policy: Any) -> Desk:
+        made.append(Desk(folder, **policy))
+        return made[-1]
+
+    try:
+        yield new
+    finally:
+        for desk in made:
+            desk.close()

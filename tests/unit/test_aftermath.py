@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from d1fleet import journal
-from d1fleet.aftermath import Aftermath, Note, after, recover
+from d1fleet.aftermath import Aftermath, after, recover
 from d1fleet.entries import Entry
 from d1fleet.errors import TreeError
 from d1fleet.journal import Journal
@@ -33,9 +32,7 @@ class Torn:
 
     def __init__(self, tree: Path, number: int, goal: str, since_ns: int) -> None:
         self.number = self.attempt = number
-        self.notes = [
-            Note(os.fsencode(tree), (b"make", goal.encode()), zlib.compress(b"PATH=/usr/bin\0"), since_ns)
-        ]
+        self.notes = [Entry(number, "alder", since_ns, bytes(tree), [b"make", goal.encode()], {})]
         self.asker = Waiting()
 
 
@@ -99,6 +96,16 @@ def test_one_after_the_other(tree: Path, tmp_path: Path, loop: Loop) -> None:
     record.close()
     torn = [json.loads(line) for line in (tmp_path / "record").read_text().splitlines()]
     assert [(each["job"], each["left"]) for each in torn] == [(2, []), (4, [])]
+    aftermath.close()
+
+
+def test_nobody_wants_to_wait(tree: Path, loop: Loop) -> None:
+    aftermath = Aftermath(loop, os.fsencode(tree), MAKE, None, Record(None))
+    job: Any = Torn(tree, 2, "a", now_ns(tree))
+    aftermath.put_away(job, lambda _: pytest.fail("it was given up"))
+    aftermath.give_up()
+    assert not aftermath.busy
+    loop.run_once(0.2)
     aftermath.close()
 
 

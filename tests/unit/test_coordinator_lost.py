@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,7 @@ from d1fleet.errors import JobLostError
 from d1fleet.job import Job, Phase
 from d1fleet.scrub import Scrubbed
 from d1fleet.shims import EXIT, INFRASTRUCTURE, SIGNAL
-from tests.support.desk import NAMED, OTHER, STRANGER, Desk, Waiting
+from tests.support.desk import NAMED, OTHER, STRANGER, Desk, Waiting, desks
 
 Make = Callable[..., Desk]
 
@@ -26,15 +25,8 @@ def gone(attempt: int) -> protocol.Exit:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    made: list[Desk] = []
-
-    def new(**policy: Any) -> Desk:
-        made.append(Desk(tmp_path, **policy))
-        return made[-1]
-
-    yield new
-    for desk in made:
-        desk.close()
+    with desks(tmp_path) as found:
+        yield found
 
 
 def begun(desk: Desk, *hosts: str) -> Job:
@@ -197,10 +189,9 @@ def test_what_stays_is_a_part_of_what_it_stays_in(make: Make) -> None:
     parent = desk.begin()
     desk.say(STRANGER, desk.ask(parent, "docs", environment=b"MAKEFLAGS=k\0A=1\0"))
     own, within = parent.notes
-    assert own.argv == (b"make", b"theirs") and within.argv == (b"make", b"docs")
+    assert own.argv == [b"make", b"theirs"] and within.argv == [b"make", b"docs"]
     assert within.since_ns == own.since_ns
-    question = within.suspect(b"/usr/bin/make").question
-    assert (question.make, question.environment[b"A"]) == (b"/usr/bin/make", b"1")
+    assert within.changed == {b"MAKEFLAGS": b"k", b"A": b"1"}
     desk.say(STRANGER, protocol.Exit(parent.attempt))
     assert parent.notes == []
 

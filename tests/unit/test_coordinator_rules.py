@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from d1fleet import protocol
-from tests.support.desk import STRANGER, Desk
+from tests.support.desk import STRANGER, Desk, desks
 
 Make = Callable[..., Desk]
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    made: list[Desk] = []
-
-    def new(**policy: Any) -> Desk:
-        made.append(Desk(tmp_path, **policy))
-        return made[-1]
-
-    yield new
-    for desk in made:
-        desk.close()
+    with desks(tmp_path) as found:
+        yield found
 
 
 def test_a_rule_keeps_a_sub_make_where_it_is_called(make: Make) -> None:

@@ -98,7 +98,7 @@ LAYERS = [
     "doctor_distcc",
     "doctor doctor_report chaos",
     "chaos_report",
-    "cli cli.chaos cli.distcc cli.doctor cli.simulate cli.why cli.main cli.__main__",
+    "cli cli.command cli.chaos cli.distcc cli.doctor cli.simulate cli.why cli.main cli.__main__",
 ]
 """From the bottom to the top: a module imports from its own layer and those before it."""
 

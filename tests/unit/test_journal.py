@@ -164,3 +164,29 @@ def test_one_that_came_with_a_tree_is_refused(folder: bytes, tmp_path: Path) -> 
     path.symlink_to("elsewhere")
     with pytest.raises(TreeError, match="cannot be read"):
         left_over(folder)
+
+
+def test_where_there_is_no_room_for_a_whole_line(folder: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes next must not stand behind half a line."""
+    kept = Journal(folder, 10.0, 6.0)
+    kept.began(entry(2))
+    write = os.write
+    with monkeypatch.context() as short:
+        short.setattr(os, "write", lambda fd, data: write(fd, data[:10]))
+        with pytest.raises(OSError, match="No space"):
+            kept.began(entry(4))
+    kept.over(2)
+    kept.settle()
+    found = left_over(folder)
+    assert found is not None and [each.attempt for each in found.entries] == [2]
+    assert found.wait_s == 0.0
+
+
+def test_all_makes_of_a_sub_make(folder: bytes) -> None:
+    """What has stayed in it has its number."""
+    kept = Journal(folder, 10.0, 6.0)
+    for since_ns in (1, 2):
+        kept.began(entry(2, since_ns))
+    kept.settle()
+    found = left_over(folder)
+    assert found is not None and [each.since_ns for each in found.entries] == [1, 2]
