@@ -119,13 +119,11 @@ class Scene:
 
     def frozen(self, recipe: int) -> list[int]:
         """Stop all that a host runs of the build, with its connection; returns the processes."""
+        session = [] if self.fleet.sshd is None else [self.session(recipe)]
         server = self.server(recipe)
-        found = [server, *proc.below([server])]
-        if self.fleet.sshd is not None:
-            found.insert(0, self.session(recipe))
-        for pid in found:
+        for pid in session:
             os.kill(pid, signal.SIGSTOP)
-        return found
+        return session + proc.freeze(server)
 
     @staticmethod
     def thaw(pids: Sequence[int]) -> None:

@@ -68,10 +68,9 @@ def test_in_the_next_build(new_fleet: NewFleet, tmp_path: Path, way: str) -> Non
         above = proc.above(first)
         server = above[[*map(_is_server, above)].index(True)]
         coordinator = scene.coordinator(build)
-        for pid in (server, *proc.below([server])):
-            os.kill(pid, signal.SIGSTOP)
+        frozen = proc.freeze(server)
         os.kill(coordinator, signal.SIGKILL)
-        for pid in (*proc.below([server]), server):
+        for pid in reversed(frozen):
             os.kill(pid, signal.SIGKILL)
         build.communicate(timeout=LIMIT_S)
         scene.go()

@@ -92,9 +92,8 @@ def strike(fleet: Fleet, folder: Path, what: str) -> subprocess.CompletedProcess
             assert time.monotonic() < deadline and build.poll() is None, f"never: {what}"
         makes = [pid for pid in proc.marked(str(tree / "sub")) if proc.words(pid)[:1] == ["make"]]
         server = proc.parent(proc.parent(makes[0]))
-        for number in (signal.SIGSTOP, signal.SIGKILL):  # as if at one moment
-            for pid in [server, *proc.below([server])]:
-                os.kill(pid, number)
+        for pid in proc.freeze(server):  # as if at one moment
+            os.kill(pid, signal.SIGKILL)
         _, err = build.communicate(timeout=LIMIT_S)
         return subprocess.CompletedProcess([], build.returncode, "", err)
     finally:

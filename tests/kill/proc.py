@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -60,6 +61,21 @@ def below(pids: Iterable[int]) -> list[int]:
     while level:
         level = [child for each in level for child in children(each)]
         found += level
+    return found
+
+
+def freeze(pid: int) -> list[int]:
+    """Stop a process and all below it, from above, so that nobody starts another one meanwhile; returns them."""
+    found: list[int] = []
+    level = [pid]
+    while level:
+        stopped = []
+        for each in level:
+            with contextlib.suppress(ProcessLookupError):  # a recipe's `sleep` comes and goes
+                os.kill(each, signal.SIGSTOP)
+                stopped.append(each)
+        found += stopped
+        level = [child for each in stopped for child in children(each)]
     return found
 
 
