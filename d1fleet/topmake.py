@@ -181,15 +181,17 @@ class TopMake:
             return
         held = self.tokens.held
         credit, lent = min(self._waiting, 1 + held), min(self._waiting, held)
-        if credit != self._credit:
-            self._use(self.machine, self._credit - credit)
-            self._credit = credit
+        idle_more, self._credit = credit - self._credit, credit
+        if idle_more:
+            self._use(self.machine, -idle_more)
         while self._locks is not None and self._lent < lent:
             self._lent += 1
             self._locks.lend()
         while self._locks is not None and self._lent > lent:
             self._lent -= 1
             self._locks.reclaim()
+        if idle_more > 0:
+            self._on_free()  # nothing else may ever happen that would let the jobs in line have it
         self.serve()
 
     # -- time -------------------------------------------------------------------------------------------

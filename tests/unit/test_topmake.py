@@ -35,6 +35,7 @@ class Rig:
         self.placing = Scheduler()
         self.jobs_wait = 0
         self.idle_hosts = self.wanted = False
+        self.told_free: list[int] = []
         self.top = TopMake(
             self.loop,
             self.pool,
@@ -46,7 +47,7 @@ class Rig:
             hosts_idle=lambda: self.idle_hosts,
             job_wants_slot=lambda: self.wanted,
             make_wants_slot=lambda: False,
-            on_free=lambda: None,
+            on_free=lambda: self.told_free.append(self.machine.free),
         )
         os.set_blocking(self.channel.make_read, False)
 
@@ -253,3 +254,19 @@ def test_nothing_is_left_at_its_end(rig: Callable[..., Rig]) -> None:
     assert make.machine.used == 0
     assert (make.locks.held, make.locks.debt) == (0, 0)
     assert make.top.close() == 0.0
+
+
+def test_jobs_hear_of_a_slot_that_is_idle_since_its_token_was_seen_to_be_taken(rig: Callable[..., Rig]) -> None:
+    """make reads a token and its recipe is a sub-make, before anybody has looked whether the token is gone."""
+    make = rig(slots=2, jobs=4)
+    while not make.top.tokens.offered:
+        make.passes(TOKEN_TICK_S)
+    os.read(make.channel.make_read, 1)
+    make.top.shim_waits()
+    make.top.shim_waits()
+    assert make.machine.used == 1  # it is not known yet that both are recipes of their own
+    make.wanted = True  # two jobs wait for a host that is this machine
+    make.told_free.clear()
+    make.passes(2 * TOKEN_TICK_S)
+    assert make.machine.used == 0
+    assert make.told_free == [2]
