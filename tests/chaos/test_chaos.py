@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from d1fleet.chaos_faults import FAULTS
+from d1fleet.chaos_faults import BY_NAME, FAULTS
 from d1fleet.errors import ChaosError, UsageError
 from tests.chaos.tree import make_tree
 from tests.chaos.trial import Trial, shown, trial
@@ -59,6 +60,12 @@ def check(trial: Trial, name: str) -> None:
 @pytest.mark.parametrize("name", USUAL)
 def test_what_is_made_is_right(protected: Trial, name: str) -> None:
     check(protected, name)
+
+
+def test_the_build_in_peace_was_slow(protected: Trial) -> None:
+    """Then most blows would fall when the build is over."""
+    slow = replace(protected.peace, took_s=20 * protected.peace.took_s)
+    assert not protected.chaos.strike(BY_NAME["make"], slow).skipped
 
 
 @pytest.mark.full
