@@ -65,7 +65,7 @@ def below(pids: Iterable[int]) -> list[int]:
 
 
 def freeze(pid: int) -> list[int]:
-    """Stop a process and all below it, from above, so that nobody starts another one meanwhile; returns them."""
+    """Stop a process and all below it, from above: nobody starts another one meanwhile. Returns them."""
     found: list[int] = []
     level = [pid]
     while level:

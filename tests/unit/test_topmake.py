@@ -256,8 +256,8 @@ def test_nothing_is_left_at_its_end(rig: Callable[..., Rig]) -> None:
     assert make.top.close() == 0.0
 
 
-def test_jobs_hear_of_a_slot_that_is_idle_since_its_token_was_seen_to_be_taken(rig: Callable[..., Rig]) -> None:
-    """make reads a token and its recipe is a sub-make, before anybody has looked whether the token is gone."""
+def test_jobs_hear_of_a_slot_when_its_token_is_seen_to_be_taken(rig: Callable[..., Rig]) -> None:
+    """make reads it and its recipe is a sub-make, before anybody has looked whether it is gone."""
     make = rig(slots=2, jobs=4)
     while not make.top.tokens.offered:
         make.passes(TOKEN_TICK_S)

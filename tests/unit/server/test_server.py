@@ -163,6 +163,21 @@ def test_bye_counts_what_was_left_running(start: Start) -> None:
     assert peer.wait() == 0
 
 
+_UNKILLABLE = """
+import sys
+from d1fleet.server import main, process
+process.kill_descendants = lambda spare: 1
+sys.exit(main.main())
+"""
+"""A server whose host has a process in uninterruptible sleep."""
+
+
+def test_it_is_not_said_that_nothing_is_left_where_something_cannot_be_killed(start: Start) -> None:
+    peer = start(prefix=(sys.executable, "-c", _UNKILLABLE))
+    assert peer.end() == 0
+    assert not any(isinstance(message, protocol.Gone) for message in peer.received)
+
+
 def test_a_job_behind_bye_is_refused(start: Start) -> None:
     peer = start("trap '' TERM; echo up; exec sleep 1000\n")
     peer.send(peer.run(2))
