@@ -204,6 +204,8 @@ class HostAsker:
         """Bytes of each output stream that the host has not taken yet, and of input that the job has not."""
         self._source: TokenSource | None = None
         self._tell_over_s = 0.0
+        self.sees = 0
+        """What the host has to see before the job runs there after all."""
 
     def waits(self) -> None:
         pass  # its own server knows
@@ -275,7 +277,7 @@ class HostAsker:
 
     def answer(self, verb: bytes, value: int) -> None:
         if verb == LOCAL:
-            self.link.send(protocol.Stay(self.number, tell_over_s=self._tell_over_s))
+            self.link.send(protocol.Stay(self.number, tell_over_s=self._tell_over_s, sees=self.sees))
         elif verb == EXIT:
             self.link.send(protocol.Exit(self.number, code=value))
         elif verb == SIGNAL:

@@ -28,12 +28,14 @@ from .placement import FULL, NEVER, TINY, TINY_S, HostState, Machine, Scheduler,
 from .policy import Policy
 from .record import Record
 from .rules import Rules
+from .scrub import Scrubbed
 from .server.facts import machine_identity
 from .shims import EXIT, INFRASTRUCTURE, LOCAL, SIGNAL, ShimConnection, ShimListener, ShimRequest
 from .slotpool import SlotPool
 from .stopwatch import Stopwatch
 from .tokendesk import TokenDesk
 from .topmake import TopMake
+from .visibility import Visibility
 
 _WRITE_ERROR = 2
 """What make exits with when it cannot write its output."""
@@ -132,6 +134,7 @@ class Coordinator:
         self._here = Machine(slots=policy.local_slots, cpus=policy.local_slots)
         self._machines[machine_identity()] = self._here
         self.top: TopMake | None = None
+        self._visibility = Visibility(loop, folder)
         self.hosts = Hosts(
             loop,
             folder,
@@ -142,6 +145,7 @@ class Coordinator:
             self._machines,
             self._placing,
             self._experience,
+            self._visibility,
             self._host_ready,
             self._host_message,
             self._host_left,
@@ -189,6 +193,8 @@ class Coordinator:
     def _host_message(self, link: HostLink, message: protocol.Message) -> None:
         if isinstance(message, protocol.Ask):
             self._asked_by_host(link, message)
+            return
+        if self._visibility.heard(link, message):
             return
         if message.attempt & 1:
             self._heard_of_request(link, message)
@@ -278,7 +284,13 @@ class Coordinator:
         shim.on_gone = lambda: self._asker_gone(job)
         # A closed `top` has left; while it is there, whoever is not its own brings a jobserver along.
         brings_own = self.top is not None and not ours
-        self._guard(job, lambda: self._take_up(job, brings_own))
+
+        def take_up() -> None:
+            if job.phase is not Phase.OVER:  # its shim may be gone by now
+                job.sees = self._visibility.number
+                self._guard(job, lambda: self._take_up(job, brings_own))
+
+        self._visibility.look_before(take_up)
 
     def _say_left(self, ask: protocol.Ask) -> None:
         """A sub-make has its tokens from elsewhere. At the first level that is the makefile's doing, unless
@@ -451,6 +463,7 @@ class Coordinator:
             return
         asker = HostAsker(link, ask.attempt, parent)
         job = self._new_job(asker, ask, self.hosts.device_of(ask.folder), parent)
+        job.sees = self._visibility.number
         self._guard(job, lambda: self._take_up_from_host(job, asker, parent))
 
     def _take_up_from_host(self, job: Job, asker: HostAsker, parent: Job) -> None:
@@ -584,6 +597,7 @@ class Coordinator:
             return
         self._aftermath.began(job, run.attempt, link.host.name)
         self._attempts[run.attempt] = job
+        run.sees = job.sees
         link.send(run)
         job.placed(link, run.attempt, self.loop.now())
 
@@ -658,7 +672,15 @@ class Coordinator:
             self._answer(job, message)
 
     def _answer(self, job: Job, message: protocol.Exit) -> None:
-        """Nothing of it is in make's sight that it may have torn: whoever asked may go on."""
+        """Nothing of it is in make's sight that it may have torn: whoever asked may go on, when it sees what
+        the job has made.
+        """
+        if isinstance(job.asker, HostAsker):  # its server waits until it does
+            self._give_answer(job, message)
+        else:
+            self._visibility.when_seen_here(lambda: self._give_answer(job, message))
+
+    def _give_answer(self, job: Job, message: protocol.Exit) -> None:
         if job.phase is Phase.OVER:  # nobody waits for it any more
             pass
         elif job.abandoned:
@@ -690,7 +712,12 @@ class Coordinator:
         if why:
             words.say(f"  {why}")
         job.unplace()
-        self._aftermath.put_away(job, lambda found: self._put_away(job, again=not why and found.is_clean))
+
+        def put_away(found: Scrubbed) -> None:
+            # Whoever does it again has to see that what was torn is not there any more.
+            self._visibility.look_before(lambda: self._put_away(job, again=not why and found.is_clean))
+
+        self._aftermath.put_away(job, put_away)
 
     def _put_away(self, job: Job, again: bool) -> None:
         if job.phase is Phase.OVER:  # nobody waits for it any more
@@ -702,9 +729,11 @@ class Coordinator:
             self._finish(job, INFRASTRUCTURE, JobLostError.exit_code)
         elif isinstance(job.asker, HostAsker):
             self.counts.again += 1
+            job.asker.sees = self._visibility.number
             self._stay(job, job.asker.link, "the host that it was given to was lost")
         else:
             self.counts.again += 1
+            job.sees = self._visibility.number
             if self.hosts.others_are_up(job.lost_on):
                 job.state.refused = frozenset([*job.refused, *job.lost_on])
             self._placing.ask(job.state)
@@ -815,6 +844,7 @@ class Coordinator:
         if self.top is not None:
             self._record.write(event="debt", host=None, debt_s=self.top.close())
         self.hosts.close()
+        self._visibility.close()
         self._aftermath.close()
         self._stopwatch.close()
         self._experience.keep(self._machines)

@@ -30,6 +30,7 @@ from .server.facts import machine_identity
 from .server.toolchain import fingerprint
 from .toolchains import Toolchains, Verdict
 from .transport.base import Channel
+from .visibility import Visibility
 
 _SILENCE_CHECK_S = 0.25
 
@@ -54,6 +55,7 @@ class Hosts:
         machines: those that have a name for themselves already, by identity: this one; others are added.
         scheduler: is told which hosts can take work, and of their load.
         experience: knows how fast machines are.
+        visibility: is told who takes part, and whether that host sees the tree late.
         on_ready: called when a host can take work.
         on_message: called with what hosts say about attempts.
         on_left: called when a host has left, lost or at its end, with what it means for its jobs, and how
@@ -71,6 +73,7 @@ class Hosts:
         machines: dict[str, Machine],
         scheduler: Scheduler,
         experience: Experience,
+        visibility: Visibility,
         on_ready: Callable[[], None],
         on_message: Callable[[HostLink, protocol.Message], None],
         on_left: Callable[[HostLink, str, float], None],
@@ -85,6 +88,9 @@ class Hosts:
         self._machines = machines
         self._scheduler = scheduler
         self._experience = experience
+        self._visibility = visibility
+        self._late: set[HostLink] = set()
+        """Those that may see late what others change in the build's folder."""
         self._proofs = Proofs([folder, *policy.trees], policy.proofs)
         self._toolchains = Toolchains(words.plain(policy.project))
         self._held: set[HostLink] = set()
@@ -333,6 +339,8 @@ class Hosts:
     def _tree_checked(self, link: HostLink, message: protocol.TreeChecked) -> None:
         if link.placement is None or not self._proofs.asked(link):
             return
+        if message.late and message.tree == 0:
+            self._late.add(link)
         if not self._proofs.answered(link, message):
             mend = "mount the tree on that host at the same path, or build in a folder that all hosts share"
             link.fail(UnfitError(words.plain(message.reason), mend))
@@ -359,6 +367,7 @@ class Hosts:
             same_machine=self._other_names(link),
         )
         self._proofs.settle(self.links)
+        self._visibility.takes_part(link, link in self._late)
         self._bar(link)
 
     def _other_names(self, link: HostLink) -> list[str]:

@@ -82,6 +82,8 @@ class Job:
         """Nobody waits for its answer any more: its shim is gone, or was answered early."""
         self.signalled = 0
         """A signal that its shim got when no make could be told any more: its answer at the end."""
+        self.sees = 0
+        """The number of the last change that its host has to see before it begins."""
         self.state = JobState(number, now, group=device)
         """What placement knows of it."""
         self.tokens = 0

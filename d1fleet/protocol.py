@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
 
+from . import changes
 from .errors import ProtocolError
 
-VERSION = 3
+VERSION = 4
 
 HEADER = struct.Struct("!IBI")
 
@@ -338,6 +339,8 @@ class TreeChecked(Message):
 
     tree: int = 0
     reason: str = ""
+    late: bool = False
+    """It lies on a mount that may show late what other machines have changed."""
 
 
 @_message(6, "server")
@@ -474,6 +477,71 @@ class Alone(Message):
     """
 
 
+# -- trees that are seen late ----------------------------------------------------------------------
+
+
+@_message(50, "coordinator")
+@dataclass
+class Watch(Message):
+    """From now on tell by Changed what programs there change below a folder, before each Exit and Ask."""
+
+    recent_s: float = 0.0
+    """What has changed so many seconds before counts as well."""
+    folder: bytes = b""
+    RAW = ("folder",)
+
+    def fault(self) -> str:
+        if self.recent_s > _LONGEST_S:
+            return "recent_s out of range"
+        return "folder is malformed" if b"\0" in self.folder or self.folder[:1] != b"/" else ""
+
+
+@_message(51, "server")
+@dataclass
+class Changed(Message):
+    """What programs there have changed, as they see it: `changes.encode`."""
+
+    changes: bytes = b""
+    RAW = ("changes",)
+
+    def fault(self) -> str:
+        return _changes_fault(self.changes)
+
+
+@_message(52, "coordinator")
+@dataclass
+class See(Message):
+    """What has been changed elsewhere: whatever says so begins there when that is seen."""
+
+    number: int = 0
+    """No lower than the last one's."""
+    changes: bytes = b""
+    RAW = ("changes",)
+
+    def fault(self) -> str:
+        return _changes_fault(self.changes)
+
+
+@_message(53, "server")
+@dataclass
+class Unseen(Message):
+    """Something of a See is not seen there, though any cache should be over; nothing waits for it longer."""
+
+    path: bytes = b""
+    RAW = ("path",)
+
+    def fault(self) -> str:
+        return "path is malformed" if b"\0" in self.path or self.path[:1] != b"/" else ""
+
+
+def _changes_fault(block: bytes) -> str:
+    try:
+        changes.decode(block)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 # -- attempts ------------------------------------------------------------------------------------
 
 
@@ -510,6 +578,8 @@ class Run(Message):
     """Slots it needs: 1, or what a -jN of its own asks for."""
     grouped: bool = False
     """Output sync is on: pass groups on whole."""
+    sees: int = 0
+    """It begins when each See with a number up to this one is seen."""
     program: str = "make"
     """Name of the program, looked up in the job's PATH on the host."""
     folder: bytes = b""
@@ -635,6 +705,8 @@ class Stay(Message):
 
     tell_over_s: float = 0.0
     """Tell by Stayed how long it ran, when that was more than this; 0 means no."""
+    sees: int = 0
+    """It begins when each See with a number up to this one is seen."""
 
 
 @_message(26, "coordinator")

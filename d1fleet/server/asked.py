@@ -47,6 +47,7 @@ class Asked:
         self._flags = flags
         self._streams: ShimStreams | None = None
         self._stdin = False
+        self._over = False
         attempt.asked.add(self)
         shim.on_signal = lambda signal: door.send(protocol.Signal(number, signal))
         shim.on_gone = self._gone
@@ -58,16 +59,16 @@ class Asked:
         message.attempt, message.parent = self.number, self.attempt.id
         message.environment = environment
         message.hungry = self.attempt.hungry
-        self._door.send(message)
+        self._door.view.tell_before(lambda: self._tell(message))
+
+    def _tell(self, message: protocol.Ask) -> None:
+        if not self._over:  # its shim may have been killed meanwhile
+            self._door.send(message)
 
     def handle(self, message: protocol.Message) -> None:
         """What the coordinator says about it."""
         if isinstance(message, protocol.Stay):
-            request = self._request
-            outgoing = self._door.outgoing(request.environment)
-            self.attempt.calls(request.folder, request.arguments, outgoing)
-            self._measure(message.tell_over_s)
-            self._end(LOCAL)
+            self._door.view.when_seen(lambda: self._stay(message), message.sees)
         elif isinstance(message, protocol.Placed) and not self.placed:
             self._start()
         elif isinstance(message, protocol.Exit):
@@ -78,6 +79,15 @@ class Asked:
             self._streams.output(message)
         elif isinstance(message, protocol.StdinUsed):
             self._streams.stdin_used(message.amount)
+
+    def _stay(self, message: protocol.Stay) -> None:
+        if self._over:
+            return
+        request = self._request
+        outgoing = self._door.outgoing(request.environment)
+        self.attempt.calls(request.folder, request.arguments, outgoing)
+        self._measure(message.tell_over_s)
+        self._end(LOCAL)
 
     def _measure(self, over_s: float) -> None:
         """Tell how long what stays runs, if that is more than `over_s`: the shim becomes that make."""
@@ -105,6 +115,12 @@ class Asked:
             streams.when_written(lambda: self._answer(message))
 
     def _answer(self, message: protocol.Exit) -> None:
+        """When this host sees what was made elsewhere: the make that waits looks at that next."""
+        self._door.view.when_seen(lambda: self._give(message))
+
+    def _give(self, message: protocol.Exit) -> None:
+        if self._over:
+            return
         failed = self._streams.failed if self._streams is not None else 0
         if message.infrastructure:
             self._end(INFRASTRUCTURE, JobLostError.exit_code)
@@ -129,6 +145,7 @@ class Asked:
 
     def close(self) -> None:
         """Give everything back; before the shim has its answer, for the make above waits for it."""
+        self._over = True
         if self._streams is not None:
             self._streams.close()
         self._request.close()

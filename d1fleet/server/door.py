@@ -19,6 +19,7 @@ from .asked import Asked
 from .attempt import Attempt
 from .earlier import end_jobs
 from .environment import parse as parse_environment
+from .view import View
 
 _MOST_ASKED = 1000
 """Requests under way at once; what is asked beyond that stays here."""
@@ -40,6 +41,7 @@ class Door:
         complain: says something for people.
         attempts: those at work, by number.
         whose: the build, and the host's name in it, so that a later server of the same can tell.
+        view: of the build's tree.
 
     Raises:
         D1fleetError: no shim can be placed on this host.
@@ -52,8 +54,10 @@ class Door:
         complain: Callable[[str], None],
         attempts: Mapping[int, Attempt],
         whose: str,
+        view: View,
     ) -> None:
         self.loop = loop
+        self.view = view
         self.send = send
         self.complain = complain
         self.outgoing: Callable[[bytes], bytes] = lambda block: block

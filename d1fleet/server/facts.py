@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 
+from .. import changes
 from ..errors import UnfitError
 
 OLDEST_MAKE = (4, 2)
@@ -92,3 +93,29 @@ def tree_difference(folder: bytes, nonce: bytes, content: bytes) -> str | None:
     if found != content:
         return f"{shown} on this host is another folder, not the coordinator's tree"
     return None
+
+
+def mount_of(folder: bytes) -> dict[str, str]:
+    """The mount that a folder lies in: its point, type, source and options; see proc(5)."""
+    path = os.path.realpath(folder)
+    found: dict[str, str] = {"point": "", "type": "", "source": "", "options": ""}
+    with open("/proc/self/mountinfo", "rb") as file:
+        for line in file:
+            before, _, behind = line.partition(b" - ")
+            words, more = before.split(), behind.split()
+            point = re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), words[4])
+            inside = path == point or path.startswith(point.rstrip(b"/") + b"/")
+            if inside and len(point) >= len(os.fsencode(found["point"])):
+                options = words[5] + b"," + (more[2] if len(more) > 2 else b"")
+                texts = (point, more[0], more[1], options)
+                found = dict(zip(found, (os.fsdecode(text)[:1000] for text in texts)))
+    return found
+
+
+def shows_late(folder: bytes) -> bool:
+    """May it lie on a mount that shows late what other machines have changed?"""
+    try:
+        mount = mount_of(folder)
+    except OSError:
+        return False
+    return changes.shows_late(mount["type"], mount["options"])

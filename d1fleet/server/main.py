@@ -32,6 +32,7 @@ from .environment import Environment, HostEnvironment, ProgramFinder, parse
 from .lease import Lease
 from .load import LoadMeter, usable_cpus
 from .pool import SupervisorPool
+from .view import View
 
 if TYPE_CHECKING:
     from .examination import Examiner
@@ -79,6 +80,10 @@ class Server:
         """What the coordinator knows of this host's marks."""
         self._attempts: dict[int, Attempt] = {}
         self._waiting: deque[Attempt] = deque()
+        """For slots."""
+        self._blind: set[Attempt] = set()
+        """Attempts for which something is not seen here yet."""
+        self.view = View(loop, self.send, self.complain)
         self._door: Door | None = None
         self._examiner: Examiner | None = None
         self.supervisors = SupervisorPool(loop, self.complain, self._fence_if_due)
@@ -159,6 +164,10 @@ class Server:
             self._granted(message.seq)
         elif isinstance(message, protocol.CheckTree):
             self._on_check_tree(message)
+        elif isinstance(message, protocol.Watch):
+            self.view.watch(message)
+        elif isinstance(message, protocol.See):
+            self.view.see(message)
         elif isinstance(message, protocol.Pause):
             self.supervisors.pause(message.on)
         elif isinstance(message, protocol.Bye):
@@ -306,7 +315,7 @@ class Server:
     def _open_door(self, environment: HostEnvironment, whose: str) -> None:
         """Let jobs ask where the makes that they call shall run; without it those stay here."""
         try:
-            self._door = Door(self.loop, self.send, self.complain, self._attempts, whose)
+            self._door = Door(self.loop, self.send, self.complain, self._attempts, whose, self.view)
         except D1fleetError as error:
             self.complain(f"sub-makes of jobs stay on this host: {error}")
             return
@@ -317,7 +326,8 @@ class Server:
         reason = facts.tree_difference(message.folder, message.nonce, message.content)
         if reason is None:
             self._tree_devices.add(os.stat(message.folder).st_dev)
-        self.send(protocol.TreeChecked(tree=message.tree, reason=facts.plain(reason or "")))
+        late = reason is None and facts.shows_late(message.folder)
+        self.send(protocol.TreeChecked(tree=message.tree, reason=facts.plain(reason or ""), late=late))
 
     def folder_reason(self, folder: bytes) -> str:
         """Why a job cannot run in `folder`; empty when it can."""
@@ -376,8 +386,15 @@ class Server:
         if self._ending:
             attempt.refuse(protocol.REFUSED, "the build is ending")
             return
-        self._waiting.append(attempt)
-        self._start_waiting()
+        self._blind.add(attempt)
+        self.view.when_seen(lambda: self._sees(attempt), run.sees)
+
+    def _sees(self, attempt: Attempt) -> None:
+        """What was changed elsewhere before it was asked for is seen here."""
+        if attempt in self._blind:  # else it was cancelled
+            self._blind.discard(attempt)
+            self._waiting.append(attempt)
+            self._start_waiting()
 
     def _start_waiting(self) -> None:
         """Start attempts for which there are slots, first come first served."""
@@ -431,12 +448,15 @@ class Server:
         below it.
         """
         self._attempts.pop(attempt.id, None)
+        self._blind.discard(attempt)
         if attempt in self._waiting:
             self._waiting.remove(attempt)
             if self._slots is not None:
                 self._slots.locks.end_gathering()
-        self.send(message)
-        if attempt.supervisor is not None:
+        if attempt.supervisor is None:
+            self.send(message)
+        else:
+            self.view.tell_before(lambda: self.send(message))
             if attempt.cancelled and attempt.left:
                 attempt.command(supervisor.KILL)
             self.supervisors.give(attempt.supervisor, attempt.left)
@@ -473,7 +493,7 @@ class Server:
                 own_cpus=round(load.own_cpus, 3),
                 memory_available_bytes=load.memory_available_bytes,
                 load_1min=round(load.load_1min, 2),
-                running=len(self._attempts) - len(self._waiting),
+                running=len(self._attempts) - len(self._waiting) - len(self._blind),
                 waited_s=round(self._waiting[0].waited_s, 1) if self._waiting else 0.0,
                 tokens=self._slots.held if self._slots is not None else 0,
             )
@@ -544,8 +564,9 @@ class Server:
             return
         self._ending = True
         self._outlived = self.supervisors.outlived()
-        for attempt in list(self._waiting):
+        for attempt in [*self._waiting, *self._blind]:
             attempt.refuse(protocol.CANCELLED, "the build has ended")
+        self.view.give_up()
         if kill:
             self._kill_rest()
         else:

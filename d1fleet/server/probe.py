@@ -239,7 +239,12 @@ def _disk(what: str, path: str) -> dict[str, Any]:
 
 def _tree(tree: Mapping[str, Any]) -> dict[str, Any]:
     folder, nonce = os.fsencode(tree["folder"]), os.fsencode(tree["nonce"])
-    answer: dict[str, Any] = {"difference": "", "mount": mount_of(folder), "write_fault": "", "clock_s": None}
+    answer: dict[str, Any] = {
+        "difference": "",
+        "mount": host_facts.mount_of(folder),
+        "write_fault": "",
+        "clock_s": None,
+    }
     answer["difference"] = host_facts.tree_difference(folder, nonce, tree["content"].encode()) or ""
     if answer["difference"]:
         return answer
@@ -289,23 +294,6 @@ def fresh(given: Mapping[str, Any], environ: Mapping[str, str], limit_s: float) 
                     del waiting[name]
         time.sleep(_FRESH_STEP_S if waiting else 0)
     return answer
-
-
-def mount_of(folder: bytes) -> dict[str, str]:
-    """The mount that a folder lies in: its point, type, source and options; see proc(5)."""
-    path = os.path.realpath(folder)
-    found: dict[str, str] = {"point": "", "type": "", "source": "", "options": ""}
-    with open("/proc/self/mountinfo", "rb") as file:
-        for line in file:
-            before, _, behind = line.partition(b" - ")
-            words, more = before.split(), behind.split()
-            point = re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), words[4])
-            inside = path == point or path.startswith(point.rstrip(b"/") + b"/")
-            if inside and len(point) >= len(os.fsencode(found["point"])):
-                options = words[5] + b"," + (more[2] if len(more) > 2 else b"")
-                texts = (point, more[0], more[1], options)
-                found = dict(zip(found, (os.fsdecode(text)[:1000] for text in texts)))
-    return found
 
 
 # -- sshd ---------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ _STAGE_1 = (
 
 _MODULES = (
     "__init__",
+    "changes",
     "entries",
     "errors",
     "folders",
@@ -53,12 +54,15 @@ _MODULES = (
     "protocol",
     "shims",
     "shimstreams",
+    "sight",
+    "sighting",
     "slotpool",
     "slots",
     "stopwatch",
     "stream",
     "streams",
     "tokens",
+    "treewatch",
 )
 
 _SHIM = ("__init__.py", "shim.c", "standin.py")

@@ -30,6 +30,7 @@ from d1fleet.protocol import Message, encode
 from d1fleet.record import Record
 from d1fleet.retry import LOOK_S, REFUSED_S, TROUBLED_S
 from d1fleet.transport.base import Channel
+from d1fleet.visibility import Visibility
 from tests.fuzz.test_fuzz_hostlink import GREETING, FakeChannel
 
 LATEST_LOOK_S = LOOK_S * 1.1
@@ -100,6 +101,7 @@ class Scene:
             {},
             Scheduler(),
             Experience("demo", self.tree, History()),
+            Visibility(self.loop, self.tree),
             self._ready,
             lambda link, message: None,
             lambda link, meaning, wait_s: self.left.append((link, meaning, wait_s)),

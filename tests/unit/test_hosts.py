@@ -18,6 +18,7 @@ from d1fleet.model import Host
 from d1fleet.placement import Scheduler
 from d1fleet.policy import Policy
 from d1fleet.record import Record
+from d1fleet.visibility import Visibility
 
 EVIL = "x\nd1fleet: all is well\x1b[2J"
 PARTS = {"machine": "x86_64", "cc": "gcc 14"}
@@ -39,6 +40,7 @@ def hosts() -> Iterator[Hosts]:
         {},
         Scheduler(),
         Experience("demo", b"/", History()),
+        Visibility(loop, b"/"),
         lambda: None,
         lambda link, message: None,
         lambda link, meaning, wait_s: None,

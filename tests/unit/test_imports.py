@@ -15,6 +15,7 @@ ROOT = Path(d1fleet.__file__).parent
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "shim" / "standin.py")
 
 ON_HOSTS = {
+    "changes",
     "entries",
     "errors",
     "folders",
@@ -27,6 +28,9 @@ ON_HOSTS = {
     "model",
     "protocol",
     "shims",
+    "sight",
+    "sighting",
+    "treewatch",
     "shimstreams",
     "slotpool",
     "slots",
@@ -57,6 +61,7 @@ PURE = [
     "rules",
     "environment",
     "retry",
+    "changes",
     "entries",
     "server.lease",
     "transport.launcher",
@@ -72,12 +77,14 @@ IO_MODULES = {
 }  # fmt: skip
 
 LAYERS = [
-    "errors model makeargs locks tokens server.lease words inherited sshargs retry hostsfile distcclog",
-    "distcclint",
+    "changes errors model makeargs locks tokens server.lease words inherited sshargs retry hostsfile",
+    "distcclog distcclint",
     "protocol makeflags loop folders rules hostspec hostvars estimates machines waiting history traces",
     "ranking foresight placement simulator entries",
     "slots slotpool stream streams environment jobserver tree runtime interpose record policy fleet trust",
-    "targets journal treeclock",
+    "treewatch",
+    "targets journal treeclock sighting",
+    "sight",
     "shims shimstreams maketokens history_file experience program records unseen why stopwatch scrub",
     "distcc quarantine",
     "distccrun",
@@ -87,7 +94,7 @@ LAYERS = [
     "transport.openssherrors watch aftermath fence",
     "transport.ssherrors transport.sshkeys transport.sshchannel transport.ssh transport.openssh",
     "hostlink toolchains",
-    "proofs member connect",
+    "proofs member connect visibility",
     "hosts askers job",
     "tokendesk topmake outcomes",
     "coordinator",

@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d1fleet import protocol
+from d1fleet.changes import FILE, GONE, OTHER, Change
+from d1fleet.changes import encode as encode_changes
 from d1fleet.errors import ProtocolError
 from d1fleet.protocol import Decoder, Message, encode
 from d1fleet.server import toolchain
@@ -66,6 +68,18 @@ _LIMITS = st.lists(st.tuples(st.integers(0, 63), _INTS), max_size=3).map(
     lambda pairs: [number for pair in pairs for number in pair]
 )
 _ARGV = st.lists(_PATHS, min_size=1, max_size=5).map(protocol.pack_block)
+_CHANGES = st.lists(
+    st.builds(
+        Change,
+        st.lists(_PATHS.filter(lambda name: b".." not in name), min_size=1).map(
+            lambda names: b"/" + b"/".join(names)
+        ),
+        st.sampled_from([FILE, OTHER, GONE]),
+        st.integers(0, 10**19),
+        st.integers(0, 10**12),
+    ),
+    max_size=5,
+).map(lambda changes: b"".join(encode_changes(changes)))
 _RANGES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "Hello": {"slots": _COUNTS, "cpus": _COUNTS},
     "Welcome": {
@@ -97,6 +111,10 @@ _RANGES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "argv": _ARGV,
         "environment": _BLOCKS,
     },
+    "Watch": {"recent_s": st.floats(0.0, 1e5), "folder": _PATHS.map(lambda path: b"/" + path)},
+    "Changed": {"changes": _CHANGES},
+    "See": {"changes": _CHANGES},
+    "Unseen": {"path": _PATHS.map(lambda path: b"/" + path)},
     "Called": {"folder": _PATHS.map(lambda path: b"/" + path), "argv": _ARGV, "environment": _BLOCKS},
     "Signal": {"signal": st.integers(1, 64)},
     # An exit code or a deadly signal, never both.

@@ -28,8 +28,13 @@ def test_the_make_is_asked_for_more_when_one_has_ended(loop: Loop, elsewhere: bo
     attempt: Any = SimpleNamespace(
         id=2, tokens=tokens, asked=set(), children_changed=lambda: None, calls=lambda *_: None
     )
+    view = SimpleNamespace(when_seen=lambda then, number=None: then())
     door: Any = SimpleNamespace(
-        loop=loop, send=lambda message: None, forget=lambda asked: None, outgoing=lambda block: block
+        loop=loop,
+        send=lambda message: None,
+        forget=lambda asked: None,
+        outgoing=lambda block: block,
+        view=view,
     )
     shim: Any = SimpleNamespace(pid=1, reply=lambda verb, value: events.append(verb))
     request: Any = SimpleNamespace(

@@ -16,7 +16,7 @@ import pytest
 from d1fleet import protocol
 from d1fleet.loop import Loop
 from d1fleet.protocol import Examine, Examined
-from d1fleet.server import canary, examination, probe, process
+from d1fleet.server import canary, examination, facts, probe, process
 from d1fleet.server.examination import Examiner
 
 
@@ -143,8 +143,8 @@ def test_a_change_is_seen_and_one_that_is_not(tmp_path: Path) -> None:
 
 
 def test_the_mount_of_a_folder() -> None:
-    assert probe.mount_of(b"/proc/self")["point"] == "/proc"
-    assert probe.mount_of(b"/proc/self")["type"] == "proc"
+    assert facts.mount_of(b"/proc/self")["point"] == "/proc"
+    assert facts.mount_of(b"/proc/self")["type"] == "proc"
 
 
 def test_sshds_limits_are_read_in_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def test_slots_are_the_usable_cpus_by_default(start: Start) -> None:
 @pytest.mark.parametrize(
     ("changed", "words", "mend"),
     [
-        ({"version": 1}, "speaks protocol 1, this server 3", "one version"),
+        ({"version": 1}, "speaks protocol 1, this server 4", "one version"),
         (
             {"uid": os.geteuid() + 1},
             f"our login there, {pwd.getpwuid(os.geteuid()).pw_name}, has uid {os.geteuid()},"

@@ -1,0 +1,165 @@
+"""Who watches a tree, and who waits until something is seen there: with the process that does both."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from d1fleet import sighting
+from d1fleet.changes import GONE, Change
+from d1fleet.loop import Loop
+from d1fleet.sight import Sight, forked
+from d1fleet.treewatch import look
+
+
+class Rig:
+    """A Sight of a folder, and what it has said."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.loop = Loop()
+        self.changes: list[Change] = []
+        self.unseen: list[bytes] = []
+        self.faults: list[str] = []
+        self.events: list[str] = []
+        self.sight = Sight(
+            self.loop,
+            partial(forked, os.fsencode(folder), 0.0),
+            self._changed,
+            self.unseen.append,
+            self.faults.append,
+        )
+
+    def _changed(self, changes: Sequence[Change]) -> None:
+        self.changes += changes
+
+    def path(self, name: str) -> bytes:
+        return os.fsencode(self.folder / name)
+
+    def then(self, word: str) -> Callable[[], None]:
+        return lambda: self.events.append(word)
+
+    def until(self, true: Callable[[], object], limit_s: float = 10.0) -> None:
+        deadline = time.monotonic() + limit_s
+
+        def look() -> None:
+            if true() or time.monotonic() > deadline:
+                self.loop.stop()
+            else:
+                self.loop.call_later(0.005, look)
+
+        look()
+        self.loop.run()
+        assert true(), (self.events, self.changes, self.unseen, self.faults)
+
+    def ready(self) -> None:
+        self.sight.see(0, ())
+        self.sight.when_seen(0, self.then("ready"))
+        assert self.events == []  # before that something could be missed
+        self.until(lambda: self.events == ["ready"])
+        self.events.clear()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    made.sight.close()
+    made.loop.close()
+
+
+def test_all_that_was_changed_is_told_before(rig: Rig) -> None:
+    rig.ready()
+    (rig.folder / "a").write_text("x")
+    rig.sight.collect(lambda: rig.events.append(f"told {len(rig.changes)}"))
+    rig.until(lambda: rig.events)
+    assert rig.events == ["told 1"] and rig.changes == [look(rig.path("a"))]
+
+
+def test_changes_come_soon_though_nobody_asks(rig: Rig) -> None:
+    rig.ready()
+    (rig.folder / "a").write_text("x")
+    rig.until(lambda: rig.changes)
+    (rig.folder / "a").unlink()
+    rig.until(lambda: rig.changes[-1].kind == GONE)
+
+
+def test_who_waits_goes_on_when_all_before_is_seen(rig: Rig) -> None:
+    rig.ready()
+    soon, later = Change(rig.path("soon"), b"f", 0, 1), Change(rig.path("later"), b"f", 0, 1)
+    rig.sight.see(3, [soon])
+    rig.sight.see(5, [later])
+    rig.sight.when_seen(2, rig.then("nothing to see"))
+    rig.sight.when_seen(4, rig.then("soon"))
+    rig.sight.when_seen(99, rig.then("all"))
+    rig.until(lambda: rig.events == ["nothing to see"])
+    (rig.folder / "soon").write_text("x")
+    rig.until(lambda: rig.events[1:] == ["soon"])
+    (rig.folder / "later").write_text("x")
+    rig.until(lambda: rig.events[2:] == ["all"])
+    rig.sight.when_seen(99, rig.then("at once"))
+    assert rig.events[3:] == ["at once"]
+
+
+def test_what_is_newer_is_enough(rig: Rig) -> None:
+    """A file that is gone again may never be seen."""
+    rig.ready()
+    rig.sight.see(1, [Change(rig.path("temporary"), b"f", 0, 1)])
+    rig.sight.when_seen(1, rig.then("seen"))
+    rig.sight.see(2, [Change(rig.path("temporary"), GONE)])
+    rig.until(lambda: rig.events == ["seen"])
+
+
+def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sighting, "LONGEST_S", 0.3)
+    rig = Rig(tmp_path)
+    rig.ready()
+    rig.sight.see(1, [Change(rig.path("never"), b"f", 0, 1)])
+    rig.sight.when_seen(1, rig.then("goes on"))
+    rig.until(lambda: rig.events)
+    assert rig.unseen == [rig.path("never")]
+    rig.sight.close()
+    rig.loop.close()
+
+
+def test_a_process_that_dies_holds_nobody_up(rig: Rig) -> None:
+    rig.ready()
+    rig.sight.see(1, [Change(rig.path("never"), b"f", 0, 1)])
+    rig.sight.when_seen(1, rig.then("seen"))
+    rig.sight.collect(rig.then("told"))
+    os.kill(rig.sight._pid, signal.SIGKILL)
+    rig.until(lambda: len(rig.events) == 2)
+    assert rig.faults == ["its process has ended"]
+    rig.sight.collect(rig.then("later"))
+    rig.sight.see(2, [Change(rig.path("never"), b"f", 0, 1)])
+    rig.sight.when_seen(2, rig.then("later"))
+    assert rig.events[2:] == ["later", "later"]
+
+
+def test_a_folder_that_cannot_be_watched(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "missing")
+    rig.sight.see(0, ())
+    rig.sight.when_seen(0, rig.then("goes on"))
+    rig.until(lambda: rig.events)
+    (fault,) = rig.faults
+    assert "No such file" in fault
+    rig.sight.close()
+    rig.loop.close()
+
+
+def test_no_lock_of_ours_outlives_us_in_it(tmp_path: Path) -> None:
+    with open(tmp_path / "lock", "w") as file:
+        rig = Rig(tmp_path)
+        rig.ready()
+        held = {
+            os.readlink(f"/proc/{rig.sight._pid}/fd/{fd}") for fd in os.listdir(f"/proc/{rig.sight._pid}/fd")
+        }
+        assert file.name not in held
+    rig.sight.close()
+    rig.loop.close()
