@@ -534,6 +534,14 @@ class Unseen(Message):
         return "path is malformed" if b"\0" in self.path or self.path[:1] != b"/" else ""
 
 
+@_message(54, "server")
+@dataclass
+class Unwatched(Message):
+    """What changes there is not known from now on."""
+
+    reason: str = ""
+
+
 def _changes_fault(block: bytes) -> str:
     try:
         changes.decode(block)

@@ -103,9 +103,7 @@ class Visibility:
             partial(_started, self._folder, RECENT_S),
             lambda changes: self._changed(None, changes),
             lambda path: self._say_unseen(None, path),
-            lambda why: words.say(
-                f"what changes in the tree cannot be watched here, so hosts may see it late: {why}"
-            ),
+            lambda why: self._say_unwatched(None, why),
         )
         for link in self._links:
             self._watch(link)
@@ -124,12 +122,15 @@ class Visibility:
         Raises:
             ProtocolError: nobody has asked it that.
         """
-        if not isinstance(message, (protocol.Changed, protocol.Unseen)):
+        if not isinstance(message, (protocol.Changed, protocol.Unseen, protocol.Unwatched)):
             return False
         if self._sight is None or link not in self._links:
             raise ProtocolError(f"{type(message).__name__}, and nobody has asked")
         if isinstance(message, protocol.Unseen):
             self._say_unseen(link, message.path)
+            return True
+        if isinstance(message, protocol.Unwatched):
+            self._say_unwatched(link, message.reason)
             return True
         changes = decode(message.changes)
         below = self._folder.rstrip(b"/") + b"/"
@@ -152,6 +153,17 @@ class Visibility:
     def _tell(self, link: HostLink, changes: Sequence[Change]) -> None:
         for block in encode(changes):
             link.send(protocol.See(number=self._log.number, changes=block))
+
+    def _say_unwatched(self, link: HostLink | None, reason: str) -> None:
+        if ("unwatched", link) not in self._said:
+            self._said.add(("unwatched", link))
+            where = f"on host {link.host.name}" if link is not None else "on this machine"
+            words.say(
+                words.plain(
+                    f"what programs change {where} cannot be watched ({reason}), and other machines may see it"
+                    " late: what they make of it may be old (docs/faults.md)"
+                )
+            )
 
     def _say_unseen(self, link: HostLink | None, path: bytes) -> None:
         if link not in self._said:

@@ -62,7 +62,8 @@ PARTS = (
     Part("kill-events-openssh", ("-m", "", "tests/kill/test_events.py", "-k", "openssh or killed_clients")),
     Part("kill-hosts", ("-m", "", "tests/kill/test_hosts.py", "-k", "not openssh")),
     Part("kill-hosts-openssh", ("-m", "", "tests/kill/test_hosts.py", "-k", "openssh")),
-    Part("faults", ("-m", "", "tests/faults")),
+    Part("faults", ("-m", "", "tests/faults", "--ignore=tests/faults/test_late.py")),
+    Part("faults-late", ("-m", "", "tests/faults/test_late.py")),
     Part("chaos", ("-m", "not full", "tests/chaos")),
     Part("chaos-torn", ("-m", "full", "tests/chaos/test_chaos.py", "-k", "without_protection")),
     Part(

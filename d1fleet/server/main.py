@@ -83,7 +83,7 @@ class Server:
         """For slots."""
         self._blind: set[Attempt] = set()
         """Attempts for which something is not seen here yet."""
-        self.view = View(loop, self.send, self.complain)
+        self.view = View(loop, self.send)
         self._door: Door | None = None
         self._examiner: Examiner | None = None
         self.supervisors = SupervisorPool(loop, self.complain, self._fence_if_due)

@@ -12,6 +12,7 @@ from .. import protocol
 from ..changes import Change, decode, encode
 from ..loop import Loop
 from ..sight import Sight, Then, forked
+from . import facts
 
 
 class View:
@@ -19,15 +20,11 @@ class View:
 
     Args:
         send: to the coordinator.
-        complain: says something for people.
     """
 
-    def __init__(
-        self, loop: Loop, send: Callable[[protocol.Message], None], complain: Callable[[str], None]
-    ) -> None:
+    def __init__(self, loop: Loop, send: Callable[[protocol.Message], None]) -> None:
         self._loop = loop
         self._send = send
-        self._complain = complain
         self._sight: Sight | None = None
 
     def watch(self, message: protocol.Watch) -> None:
@@ -39,7 +36,7 @@ class View:
             partial(forked, message.folder, message.recent_s),
             self._tell,
             lambda path: self._send(protocol.Unseen(path=path)),
-            lambda why: self._complain(f"what changes in the build's tree cannot be watched: {why}"),
+            lambda why: self._send(protocol.Unwatched(reason=facts.plain(why))),
         )
         self._sight.see(0, ())
 

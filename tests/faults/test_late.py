@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 from tests.chaos.trial import options
 from tests.containers import ContainerHosts, ImageUnavailable
 from tests.containers import missing_reason as no_containers
+from tests.containers.sshfs import CACHE_S
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 
@@ -123,3 +125,45 @@ def test_it_would_go_wrong(late_hosts: tuple[ContainerHosts, Path], way: str) ->
     """sshfs does not remember that something is not there, as NFS does."""
     done, right = build(late_hosts, way, program=BLIND)
     assert done.returncode != 0 or not right
+
+
+HERE = """\
+out: file ; @cat file > out
+file: FORCE ; @$(MAKE) -C sub
+FORCE:
+"""
+
+
+@pytest.fixture
+def late_here(late_hosts: tuple[ContainerHosts, Path]) -> Iterator[tuple[ContainerHosts, Path]]:
+    """Now this machine sees the folder by the first host, late."""
+    hosts, folder = late_hosts
+    if shutil.which("sshfs") is None:
+        pytest.skip("sshfs is missing")
+    late = ",".join(f"{name}_timeout={CACHE_S}" for name in ("attr", "entry", "dcache"))
+    mount = ["sshfs", "-F", str(hosts.ssh_config), "-o", late, f"h1:{folder}", str(folder)]
+    subprocess.run(mount, check=True, timeout=30)
+    try:
+        yield hosts, folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True, timeout=30)
+
+
+@pytest.mark.parametrize("program", [AS_IT_IS, BLIND])
+def test_this_machine_sees_late(
+    late_here: tuple[ContainerHosts, Path], tmp_path: Path, program: tuple[str, ...]
+) -> None:
+    hosts, folder = late_here
+    tree = folder / f"tree{time.monotonic_ns()}"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "Makefile").write_text(HERE)
+    (tree / "sub" / "Makefile").write_text("all: ; @echo new > ../file\n")
+    for age, name in enumerate(("out", "file"), 1):
+        (tree / name).write_text("old\n")
+        os.utime(tree / name, times=(time.time() - 1000 * age,) * 2)
+    typed = options(["h1/1"], hosts.ssh_config)
+    done = subprocess.run(
+        [*program, "build", *typed, "-j2"], cwd=tree, capture_output=True, text=True, check=False, timeout=200
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ((tree / "out").read_text() == "new\n") is (program is AS_IT_IS)

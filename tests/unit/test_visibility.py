@@ -147,5 +147,8 @@ def test_what_is_never_seen_is_said_once_a_host(rig: Rig, capfd: pytest.CaptureF
     for name in ("a", "b"):
         assert rig.here.heard(alder, protocol.Unseen(path=rig.path(name)))
     rig.sight.unseen(rig.path("c"))
+    for _ in range(2):
+        assert rig.here.heard(alder, protocol.Unwatched(reason="No space left on device"))
     said = capfd.readouterr().err
     assert said.count("host alder does not see") == 1 and said.count("this machine does not see") == 1
+    assert said.count("on host alder cannot be watched (No space left on device)") == 1

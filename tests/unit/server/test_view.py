@@ -99,3 +99,12 @@ def test_what_no_build_has_asked_for_is_not_watched(tmp_path: Path) -> None:
         peer.next(protocol.Exit)
         assert told(peer) == ["Exit"]
         assert peer.end() == 0
+
+
+def test_a_host_that_may_watch_no_more_folders_says_so(tmp_path: Path) -> None:
+    with Peer(tmp_path, "echo x > made\n") as peer:
+        peer.begin()
+        peer.send(protocol.Watch(folder=os.fsencode(tmp_path / "missing")), peer.run(2))
+        assert "No such file" in peer.next(protocol.Unwatched).reason
+        assert peer.next(protocol.Exit).code == 0
+        assert peer.end() == 0
