@@ -85,7 +85,7 @@ def _stale(seen: Seen, number: int, folder: str) -> Iterator[Finding]:
         "tree-stale",
         FAULT if unseen or slowest > STALE_FAULT_S else WARNING,
         seen.name,
-        f"{folder} is seen late there: {what} {how}; sub-makes wait there until they see what others have made",
+        f"{folder} is seen late there: {what} {how}; sub-makes there wait to see what others have made",
         Mend(
             "cache less there: NFS with lookupcache=positive,actimeo=1; sshfs with"
             " attr_timeout=0,entry_timeout=0,dir_cache=no (docs/doctor.md)"

@@ -160,8 +160,8 @@ class Visibility:
             where = f"on host {link.host.name}" if link is not None else "on this machine"
             words.say(
                 words.plain(
-                    f"what programs change {where} cannot be watched ({reason}), and other machines may see it"
-                    " late: what they make of it may be old (docs/faults.md)"
+                    f"what programs change {where} cannot be watched ({reason}), and others may see it late:"
+                    " what they make of it may be old (docs/faults.md)"
                 )
             )
 

@@ -65,6 +65,7 @@ PARTS = (
     Part("faults", ("-m", "", "tests/faults", "--ignore=tests/faults/test_late.py")),
     Part("faults-late", ("-m", "", "tests/faults/test_late.py")),
     Part("chaos", ("-m", "not full", "tests/chaos")),
+    Part("chaos-again", ("-m", "full", "tests/chaos/test_chaos.py", "-k", "how_soon")),
     Part("chaos-torn", ("-m", "full", "tests/chaos/test_chaos.py", "-k", "without_protection")),
     Part(
         "chaos-frozen",

@@ -15,7 +15,7 @@ from d1fleet.chaos_faults import BY_NAME
 from d1fleet.cli.main import build
 from d1fleet.settings import Settings, load_settings
 from tests.chaos.tree import make_tree
-from tests.kill.fleet import SHORT, private_sshd
+from tests.kill.fleet import SHORT, Times, private_sshd
 
 HOSTS = ("alder", "birch", "cedar")
 
@@ -54,9 +54,9 @@ class Trial:
         return self.chaos.strike(BY_NAME[name], self.peace)
 
 
-def options(hosts: Sequence[str], ssh_config: Path) -> list[str]:
-    """As they are typed, with short leases."""
-    return ["--hosts", ",".join(hosts), "--ssh-config", str(ssh_config), *SHORT.options()]
+def options(hosts: Sequence[str], ssh_config: Path, times: Times | None = SHORT) -> list[str]:
+    """As they are typed; the leases that users have where there are no `times`."""
+    return ["--hosts", ",".join(hosts), "--ssh-config", str(ssh_config), *(times.options() if times else [])]
 
 
 def settings_of(typed: Sequence[str], tree: Path) -> Settings:
@@ -66,14 +66,14 @@ def settings_of(typed: Sequence[str], tree: Path) -> Settings:
 
 
 @contextmanager
-def trial(folder: Path, seed: int, protected: bool = True) -> Iterator[Trial]:
+def trial(folder: Path, seed: int, protected: bool = True, times: Times | None = SHORT) -> Iterator[Trial]:
     """A trial in a folder; the hosts are gone at the end."""
     tree = folder / "tree"
     make_tree(tree)
     sshd_folder = folder / "sshd"
     sshd_folder.mkdir(parents=True)
     with private_sshd(sshd_folder, HOSTS) as sshd:
-        typed = options([f"{name}/{SLOTS}" for name in HOSTS], sshd.ssh_config)
+        typed = options([f"{name}/{SLOTS}" for name in HOSTS], sshd.ssh_config, times)
         settings = settings_of(typed, tree)
         with Chaos(
             settings,
