@@ -30,6 +30,9 @@ all: use1 use2
 use1 use2: made1 made2 ; @$(MAKE) -C sub $@
 {made}
 look1 look2: ready ; @$(MAKE) -C sub $@
+"""
+
+READY = """\
 ready: ; @until test `grep -c '"host-up"' {record}` = 2; do sleep 0.05; done
 """
 
@@ -75,13 +78,18 @@ def build(
     way: str,
     made: str = BY_HOST,
     program: tuple[str, ...] = AS_IT_IS,
+    nested: bool = False,
 ) -> tuple[subprocess.CompletedProcess[str], bool]:
     """One build on the two that see late, and whether what it has made is right."""
     hosts, folder = late_hosts
     tree = folder / f"tree{time.monotonic_ns()}"
     sub, record = tree / "sub", folder / f"{tree.name}.record"
     sub.mkdir(parents=True)
-    (tree / "Makefile").write_text(TOP.format(made=made, record=record))
+    ready, steps = READY.format(record=record), TOP.format(made=made)
+    if nested:
+        (tree / "middle.mk").write_text(f"{steps}ready:\n")
+        steps = "all: ready ; @$(MAKE) -f middle.mk\n"
+    (tree / "Makefile").write_text(steps + ready)
     what = "result" if way == "gone" else "file"
     (sub / "Makefile").write_text(SUB.replace("{change}", WAYS[way]).replace("{what}", what))
     for folder_name in ("1", "2"):
@@ -110,6 +118,15 @@ def test_what_another_host_has_done_is_seen(
     late_hosts: tuple[ContainerHosts, Path], way: str, number: int
 ) -> None:
     done, right = build(late_hosts, way)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert right
+
+
+@pytest.mark.parametrize("number", TIMES)
+def test_what_makes_within_sub_makes_have_done_is_seen(
+    late_hosts: tuple[ContainerHosts, Path], number: int
+) -> None:
+    done, right = build(late_hosts, "changed", nested=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert right
 

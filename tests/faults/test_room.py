@@ -39,9 +39,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def test_what_did_not_fit_is_not_taken_for_whole(
     new_fleet: NewFleet, tmp_path: Path, disk: Path, transport: str
 ) -> None:
-    """make itself leaves it there, and mostly there is no room for the folder that it would go to. Then somebody
-    frees some.
-    """
+    """make itself leaves it there, and mostly there is no room to move it. Then somebody frees some."""
     fleet = new_fleet(transport, SHORT)
     (disk / "sub").mkdir()
     (disk / "Makefile").write_text(MAKEFILE)
