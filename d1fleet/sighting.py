@@ -68,7 +68,8 @@ class _Sighting:
         self._watch = TreeWatch(root, recent_s)
         self._pending: dict[bytes, tuple[int, float, Change]] = {}
         """What has still to be seen, by its path: its number, and until when. A newer change of the same path
-        takes the older one's place: that may never be seen.
+        takes the place of an older one, which may never be seen, and its number: who waits for that must not
+        go by what was before both.
         """
         self._last = self._told = -1
         """The highest number so far, and up to which it was said that all is seen."""
@@ -115,7 +116,8 @@ class _Sighting:
         self._look_s = _SHORTEST_LOOK_S
         until = time.monotonic() + LONGEST_S
         for change in changes:
-            self._pending[change.path] = (number, until, change)
+            first = self._pending.get(change.path, (number, until))
+            self._pending[change.path] = (first[0], first[1], change)
 
     def _look(self) -> None:
         """Say what is seen by now. Where something is not, it is looked at in ways that make a client of a

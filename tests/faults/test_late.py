@@ -42,12 +42,11 @@ look%: ; @ls -l . 1 2 >/dev/null; cat */file */result >/dev/null 2>&1; sleep 0.7
 made%: ; @sleep 0.7; {change}
 use1 use2: use%: %/of1 %/of2
 \t@sleep 0.7
-1/of1 2/of1: %/of1: 1/{what}
-\t@cat $< > $@
-1/of2 2/of2: %/of2: 2/{what}
-\t@cat $< > $@
-1/result 2/result: %/result:
-\t@echo again > $@
+1/of1 2/of1: %/of1: {first}
+\t@{look}
+1/of2 2/of2: %/of2: {second}
+\t@{look}
+1.FORCE 2.FORCE:
 """
 
 WAYS = {"new": "echo new > $*/file", "changed": "echo new > $*/file", "gone": "rm $*/result"}
@@ -90,8 +89,14 @@ def build(
         (tree / "middle.mk").write_text(f"{steps}ready:\n")
         steps = "all: ready ; @$(MAKE) -f middle.mk\n"
     (tree / "Makefile").write_text(steps + ready)
-    what = "result" if way == "gone" else "file"
-    (sub / "Makefile").write_text(SUB.replace("{change}", WAYS[way]).replace("{what}", what))
+    words = {"change": WAYS[way], "first": "1/file", "second": "2/file", "look": "cat $< > $@"}
+    if way == "gone":
+        look = "if test -e $(patsubst %.FORCE,%,$<)/result; then echo old; else echo again; fi > $@"
+        words |= {"first": "1.FORCE", "second": "2.FORCE", "look": look}
+    text = SUB
+    for name, word in words.items():
+        text = text.replace(f"{{{name}}}", word)
+    (sub / "Makefile").write_text(text)
     for folder_name in ("1", "2"):
         (sub / folder_name).mkdir()
         if way != "new":

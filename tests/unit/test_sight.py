@@ -54,8 +54,9 @@ class Rig:
             else:
                 self.loop.call_later(0.005, look)
 
-        look()
-        self.loop.run()
+        if not true():
+            self.loop.call_later(0.005, look)
+            self.loop.run()
         assert true(), (self.events, self.changes, self.unseen, self.faults)
 
     def ready(self) -> None:
@@ -114,6 +115,24 @@ def test_what_is_newer_is_enough(rig: Rig) -> None:
     rig.sight.when_seen(1, rig.then("seen"))
     rig.sight.see(2, [Change(rig.path("temporary"), GONE)])
     rig.until(lambda: rig.events == ["seen"])
+
+
+def test_what_is_newer_has_to_be_seen_then(rig: Rig) -> None:
+    """Not what was before both."""
+    rig.ready()
+    (rig.folder / "result").write_text("old")
+    rig.sight.see(1, [Change(rig.path("result"), GONE)])
+    rig.sight.when_seen(1, rig.then("seen"))
+    rig.sight.see(2, [Change(rig.path("result"), b"f", look(rig.path("result")).mtime_ns + 1, 3)])
+    rig.sight.see(3, ())
+    rig.sight.when_seen(0, rig.then("before"))
+    rig.until(lambda: rig.events)
+    time.sleep(0.1)
+    rig.sight.collect(rig.then("asked"))
+    rig.until(lambda: len(rig.events) > 1)
+    assert rig.events == ["before", "asked"]
+    (rig.folder / "result").write_text("new")
+    rig.until(lambda: rig.events[2:] == ["seen"])
 
 
 def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
