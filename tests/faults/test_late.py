@@ -136,6 +136,12 @@ def test_what_makes_within_sub_makes_have_done_is_seen(
     assert right
 
 
+def test_what_a_make_on_a_host_does_itself_is_seen(late_hosts: tuple[ContainerHosts, Path]) -> None:
+    done, right = build(late_hosts, "changed", BY_HAND, nested=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert right
+
+
 def test_what_make_does_itself_is_seen(late_hosts: tuple[ContainerHosts, Path]) -> None:
     done, right = build(late_hosts, "changed", BY_HAND)
     assert (done.returncode, done.stderr) == (0, "")

@@ -14,6 +14,7 @@ from d1fleet.errors import JobLostError
 from d1fleet.job import Job, Phase
 from d1fleet.scrub import Scrubbed
 from d1fleet.shims import EXIT, INFRASTRUCTURE, SIGNAL
+from d1fleet.visibility import Visibility
 from tests.support.desk import NAMED, OTHER, STRANGER, Desk, Waiting, desks
 
 Make = Callable[..., Desk]
@@ -57,6 +58,44 @@ def test_it_is_done_again_elsewhere(make: Make, capfd: pytest.CaptureFixture[str
     assert answers(job) == [(EXIT, 0)]
     assert (desk.coordinator.counts.lost, desk.coordinator.counts.again) == (0, 1)
     assert "lost: make -C lib on host mallory: gone; it is done again" in capfd.readouterr().err
+
+
+def seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is put away is change 9."""
+    numbers = [4]
+
+    def look_before(self: Visibility, then: Callable[[], None]) -> None:
+        numbers.append(9)
+        then()
+
+    monkeypatch.setattr(Visibility, "number", property(lambda self: numbers[-1]))
+    monkeypatch.setattr(Visibility, "look_before", look_before)
+
+
+def test_its_next_host_has_to_see_that_what_was_torn_is_gone(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = make()
+    job = begun(desk, STRANGER, OTHER)
+    seen(monkeypatch)
+    desk.say(STRANGER, gone(job.attempt))
+    desk.loop.pass_s(0.1)
+    (run,) = [message for message in desk.heard(OTHER) if isinstance(message, protocol.Run)]
+    assert run.sees == 9
+
+
+def test_so_has_the_host_that_had_asked_for_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = make()
+    parent = desk.begin()
+    seen(monkeypatch)
+    desk.say(STRANGER, desk.ask(parent, "-C", "lib"))
+    (child,) = parent.children
+    assert child.sees == 4 and child.link is not None
+    desk.heard(STRANGER)
+    desk.say(child.link.host.name, gone(child.attempt))
+    desk.loop.pass_s(0.1)
+    (stay,) = [message for message in desk.heard(STRANGER) if isinstance(message, protocol.Stay)]
+    assert stay.sees == 9
 
 
 def test_a_host_that_has_lost_it_may_have_it_where_it_is_the_only_one(make: Make) -> None:

@@ -90,6 +90,8 @@ def test_the_end_of_the_build_waits_for_nothing(start: Start) -> None:
     peer.send(see(peer, 1, "never"), peer.run(2, sees=1))
     assert peer.end(kill=False) == 0
     assert told(peer)[-2:] == ["Exit", "Gone"]
+    assert peer.next(protocol.Exit).infrastructure == protocol.CANCELLED
+    assert not any(isinstance(message, protocol.Data) for message in peer.received)
 
 
 def test_what_no_build_has_asked_for_is_not_watched(tmp_path: Path) -> None:
