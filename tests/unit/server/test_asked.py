@@ -28,7 +28,8 @@ def test_the_make_is_asked_for_more_when_one_has_ended(loop: Loop, elsewhere: bo
     attempt: Any = SimpleNamespace(
         id=2, tokens=tokens, asked=set(), children_changed=lambda: None, calls=lambda *_: None
     )
-    view = SimpleNamespace(when_seen=lambda then, number=None: then())
+    unseen: list[tuple[int | None, Callable[[], None]]] = []
+    view = SimpleNamespace(when_seen=lambda then, number=None: unseen.append((number, then)))
     door: Any = SimpleNamespace(
         loop=loop,
         send=lambda message: None,
@@ -41,10 +42,13 @@ def test_the_make_is_asked_for_more_when_one_has_ended(loop: Loop, elsewhere: bo
         close=lambda: None, fds={}, ask=protocol.Ask, folder=b"/", arguments=[b"make"], environment=b""
     )
     asked = Asked(door, 1, attempt, shim, request, makeflags.parse(b""))
-    if not elsewhere:
-        asked.handle(protocol.Stay(1))
-        assert events == [LOCAL]
-        return
-    asked.placed = True
-    asked.handle(protocol.Exit(1, code=0))
-    assert events == [EXIT, "stirred"]  # the make waits for the answer before it goes on
+    asked.placed = elsewhere
+    asked.handle(protocol.Exit(1, code=0) if elsewhere else protocol.Stay(1, sees=7))
+    assert events == []  # not before this host sees what was made elsewhere
+    ((number, go_on),) = unseen
+    assert number == (None if elsewhere else 7)
+    go_on()
+    # The make waits for the answer before it goes on.
+    assert events == ([EXIT, "stirred"] if elsewhere else [LOCAL])
+    go_on()
+    assert len(events) == (2 if elsewhere else 1)
