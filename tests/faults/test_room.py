@@ -35,9 +35,13 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", place], check=True)
 
 
+TIMES = [pytest.param(number, marks=[pytest.mark.full] if number else []) for number in range(10)]
+
+
+@pytest.mark.parametrize("number", TIMES)
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_what_did_not_fit_is_not_taken_for_whole(
-    new_fleet: NewFleet, tmp_path: Path, disk: Path, transport: str
+    new_fleet: NewFleet, tmp_path: Path, disk: Path, transport: str, number: int
 ) -> None:
     """make itself leaves it there, and mostly there is no room to move it. Then somebody frees some."""
     fleet = new_fleet(transport, SHORT)
