@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +33,11 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     try:
         yield place
     finally:
-        subprocess.run(["umount", place], check=True)
+        # What the build has ended on hosts may have been there a moment ago.
+        deadline = time.monotonic() + 20.0
+        while subprocess.run(["umount", place], check=False).returncode and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not place.is_mount()
 
 
 TIMES = [pytest.param(number, marks=[pytest.mark.full] if number else []) for number in range(10)]
