@@ -133,7 +133,16 @@ def left_over(folder: bytes) -> LeftOver | None:
     Raises:
         TreeError: there is a journal that is not ours, or that cannot be read.
     """
+    _look_anew(folder)
     return _together([path(folder), *_kept(folder), *_notes(folder)])
+
+
+def _look_anew(folder: bytes) -> None:
+    """To open a folder makes a client of a network's file system ask its server, so that what another machine
+    has put there is not missed (close-to-open, nfs(5)).
+    """
+    with suppress(OSError):
+        os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
 def _kept(folder: bytes) -> list[bytes]:
@@ -152,11 +161,13 @@ def late(folder: bytes) -> LeftOver | None:
     Raises:
         TreeError: there is a note that is not ours, or that cannot be read.
     """
+    _look_anew(folder)
     return _together(_notes(folder))
 
 
 def late_there(folder: bytes) -> bool:
     """Has a host left a note?"""
+    _look_anew(folder)
     return os.path.isdir(os.path.join(folder, LATE))
 
 
