@@ -17,6 +17,7 @@ from d1fleet.placement import HostState, Machine
 from d1fleet.server.attempt import Attempt
 from d1fleet.server.door import Door
 from d1fleet.server.main import Server
+from d1fleet.server.view import View
 from d1fleet.server.supervisor import ENDED, KILL, TO_GROUP
 from d1fleet.stopwatch import Stopwatch
 from tests.support.modelmakes import OnHost, RunningMake
@@ -105,6 +106,7 @@ class FakeDoor(Door):
     def __init__(self, server: FakeServer) -> None:
         self.loop, self.send, self.complain = server.loop, server.send, server.complain
         self.outgoing = lambda block: block
+        self.view = server.view
         self._attempts = server._attempts
         self._asked = {}
         self._number = -1
@@ -126,7 +128,8 @@ class FakeServer(Server):
         self._slots = world.pool(name, slots)
         self._welcome = protocol.Welcome()
         self._start = None
-        self._attempts, self._waiting = {}, deque()
+        self._attempts, self._waiting, self._blind = {}, deque(), set()
+        self.view = View(self.loop, self.send)
         self._make_version = (4, 4) if fifo else (4, 3)
         self._fifos = 0
         self._ticking = self._retrying = self._ending = False
