@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-FILE, OTHER, GONE = b"f", b"o", b"g"
-"""Kinds: a plain file, anything else (a folder, a link), and what is no longer there."""
+FILE, EXACT, LINK, OTHER, GONE = b"f", b"e", b"l", b"o", b"g"
+"""Kinds: a plain file; one whose time was set to an older one (cp -p, tar); a symbolic link; anything else (a
+folder); what is no longer there.
+"""
 
 MOST_BYTES = 1 << 20
 """Of a block: more go in several."""
@@ -16,6 +18,8 @@ _LATE = re.compile(r"nfs4?|cifs|smb3|afs|9p|virtiofs|beegfs|fuse\.(sshfs|gluster
 """File systems that keep names and attributes for seconds. Those of clusters (Lustre, Ceph, GFS2) do not."""
 
 _SECOND_NS = 1_000_000_000
+_FINEST_NS = 1000
+"""CIFS keeps no less than 100 ns."""
 
 
 class Change(NamedTuple):
@@ -23,8 +27,8 @@ class Change(NamedTuple):
 
     Attributes:
         path: absolute.
-        kind: FILE, OTHER or GONE.
-        mtime_ns: of its content, nanoseconds since 1970; 0 where nothing is there.
+        kind: one of the above.
+        mtime_ns: of its content, nanoseconds since 1970; 0 for OTHER and GONE.
         size: bytes.
     """
 
@@ -35,14 +39,17 @@ class Change(NamedTuple):
 
     def is_seen(self, found: Change) -> bool:
         """Does who sees `found` at that path see this change, or what came after it?"""
-        if self.kind == GONE or found.kind == GONE:
-            return self.kind == found.kind
-        if self.kind == OTHER or found.kind == OTHER:
-            return self.kind == found.kind
+        if _CLASS[self.kind] != _CLASS[found.kind]:
+            return False
         ours, theirs = self.mtime_ns, found.mtime_ns
-        if not (ours % _SECOND_NS and theirs % _SECOND_NS):  # some mounts know seconds alone
-            ours, theirs = ours // _SECOND_NS, theirs // _SECOND_NS
-        return theirs > ours or (theirs == ours and found.size == self.size)
+        # Some mounts know seconds alone.
+        unit = _FINEST_NS if ours % _SECOND_NS and theirs % _SECOND_NS else _SECOND_NS
+        ours, theirs = ours // unit, theirs // unit
+        # What is newer was changed again since; but what was there before is newer than EXACT.
+        return (theirs > ours and self.kind != EXACT) or (theirs == ours and found.size == self.size)
+
+
+_CLASS = {FILE: FILE, EXACT: FILE, LINK: LINK, OTHER: OTHER, GONE: GONE}
 
 
 def encode(changes: Iterable[Change]) -> list[bytes]:
@@ -71,7 +78,7 @@ def decode(block: bytes) -> list[Change]:
     found = []
     for part in block.split(b"\0")[:-1]:
         kind, mtime, size, path = part.split(b" ", 3)
-        if kind not in (FILE, OTHER, GONE) or not (mtime.isdigit() and size.isdigit() and len(mtime) < 21):
+        if kind not in _CLASS or not (mtime.isdigit() and size.isdigit() and len(mtime) < 21):
             raise ValueError("it says something else than what is where")
         if path[:1] != b"/" or b".." in path.split(b"/"):
             raise ValueError("a path in it is not absolute")

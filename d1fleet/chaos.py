@@ -264,7 +264,7 @@ class Chaos:
             wait(self._loop, lambda: build.ended, self._random.uniform(0.05, 0.7) * usual_s)
             struck_s = self._blows(fault, build, outcome, heals)
             if struck_s is None:
-                if build.ended:  # it is faster than in peace, when caches were cold or others were at work
+                if build.ended and build.wait() == 0:  # faster than in peace, when others were at work
                     self._usual_s = min(self._usual_s, time.monotonic() - began)
                 return outcome if outcome.skipped else None
             if fault.name in LOCAL:
@@ -333,6 +333,8 @@ class Chaos:
             limit_s = 1.0 if hits else 1.0 + _LOOK_LIMIT_S / len(self._talks)
             found = self._ask(talk, fault.how, limit_s)
             if isinstance(found, D1fleetError):
+                if talk.error is not None:
+                    continue  # what its host went through before has broken our login: try again
                 return found
             if found.hit:
                 hits.append((talk, found))

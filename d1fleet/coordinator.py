@@ -774,6 +774,7 @@ class Coordinator:
         once.
         """
         self._interrupted += 1
+        self._visibility.give_up()
         kill = self._interrupted > 1
         if kill:
             self._aftermath.give_up()

@@ -623,6 +623,8 @@ class Hosts:
         if link.placement is not None:
             self._scheduler.leave(link.placement)
         self._held.discard(link)
+        self._late.discard(link)
+        self._visibility.left(link)
         self._proofs.settle(self.links)
         self._settle_toolchains()
         wait_s = self._wait_s(link)

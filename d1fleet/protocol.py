@@ -515,6 +515,8 @@ class See(Message):
 
     number: int = 0
     """No lower than the last one's."""
+    more: bool = False
+    """Something with the same number follows."""
     changes: bytes = b""
     RAW = ("changes",)
 

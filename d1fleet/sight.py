@@ -6,9 +6,10 @@ The loop's end of the process in `sighting`.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import select
 import signal
-import time
 from collections.abc import Callable, Sequence
 
 from . import sighting
@@ -17,7 +18,7 @@ from .loop import Loop
 from .stream import FdStream
 
 _KILL_S = 0.5
-"""For the end of a process that was killed; one that a file server holds up is left to itself."""
+"""For the end of a process that was killed."""
 
 Then = Callable[[], None]
 
@@ -25,13 +26,13 @@ Then = Callable[[], None]
 class Sight:
     """A process that watches a tree, and sees what others have changed in it.
 
-    When it fails, whoever waits goes on: a build must not hang because a watch is impossible.
+    When it ends, whoever waits goes on: a build must not hang because a watch is impossible.
 
     Args:
         start: starts the process; returns its id, its standard output and its standard input, ours to close.
         on_changes: told what programs here have changed.
         on_unseen: told of paths at which a change is not seen here after LONGEST_S.
-        on_fault: told once, in words, why nothing is seen to from now on.
+        on_fault: told, in words, why nothing is watched from now on.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class Sight:
         self.last = self._seen = -1
         """The highest number of what was to be seen, and up to which all is seen."""
         self._waiting: list[tuple[int, Then]] = []
-        self._pid, read_fd, write_fd = start()
+        self.pid, read_fd, write_fd = start()
+        self._pidfd = os.pidfd_open(self.pid)
+        """Its number may be another's by the time that we end it."""
         self._stream: FdStream | None = FdStream(loop, read_fd, write_fd, self._received, self._ended)
 
     def collect(self, then: Then) -> None:
@@ -61,14 +64,26 @@ class Sight:
         self._collecting[self._number] = then
         self._stream.send(sighting.frame(sighting.COLLECT, self._number))
 
-    def see(self, number: int, changes: Sequence[Change]) -> None:
+    def see(self, number: int, changes: Sequence[Change], more: bool = False) -> None:
         """These have to be seen here; `number` is no lower than the last one. Without any, that the watch
         has begun.
+
+        Args:
+            more: something with the same number follows.
         """
-        for block in encode(changes) or [b""]:
+        if self._stream is None:
+            return
+        *first, last = encode(changes) or [b""]
+        for block in first:
+            self._stream.send(sighting.frame(sighting.MORE, number, block))
+        self._stream.send(sighting.frame(sighting.MORE if more else sighting.SEE, number, last))
+        self.last = number
+
+    def look(self, changes: Sequence[Change]) -> None:
+        """Tell `on_changes` how it is now at these paths."""
+        for block in encode(changes):
             if self._stream is not None:
-                self.last = number
-                self._stream.send(sighting.frame(sighting.SEE, number, block))
+                self._stream.send(sighting.frame(sighting.LOOK, 0, block))
 
     def when_seen(self, number: int, then: Then) -> None:
         """Call `then` when all is seen that has a number up to this one."""
@@ -89,7 +104,7 @@ class Sight:
             elif verb == sighting.UNSEEN:
                 self._on_unseen(payload)
             else:
-                self._fail(payload.decode(errors="replace"))
+                self._on_fault(payload.decode(errors="replace"))
 
     def _go_on(self, seen: int) -> None:
         self._seen = seen
@@ -100,14 +115,11 @@ class Sight:
 
     def _ended(self) -> None:
         if self._stream is not None:
-            self._fail("its process has ended")
-
-    def _fail(self, why: str) -> None:
-        self._on_fault(why)
-        self.give_up()
+            self._on_fault("its process has ended")
+            self.give_up()
 
     def give_up(self) -> None:
-        """Nobody waits any longer."""
+        """End it; nobody waits any longer."""
         self.close()
         collecting, self._collecting = list(self._collecting.values()), {}
         for then in collecting:
@@ -121,11 +133,13 @@ class Sight:
         self._stream.close()
         self._stream = None
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
-        deadline = time.monotonic() + _KILL_S
-        with contextlib.suppress(ChildProcessError):
-            while not os.waitpid(self._pid, os.WNOHANG)[0] and time.monotonic() < deadline:
-                time.sleep(0.001)
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        # One that a file server holds up is left to itself.
+        if select.select([self._pidfd], [], [], _KILL_S)[0]:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)
+            self.pid = 0
+        os.close(self._pidfd)
 
 
 def forked(root: bytes, recent_s: float) -> tuple[int, int, int]:
@@ -135,6 +149,7 @@ def forked(root: bytes, recent_s: float) -> tuple[int, int, int]:
     pid = os.fork()
     if pid == 0:
         try:
+            gc.freeze()  # what of ours is garbage would close numbers that are descriptors of its own by then
             for number in (signal.SIGTERM, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             # Locks above all: they would outlive the server.

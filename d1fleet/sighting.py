@@ -13,25 +13,36 @@ import signal
 import struct
 import sys
 import time
+from collections import Counter, deque
 from collections.abc import Iterator
 
-from .changes import FILE, OTHER, Change, decode, encode
+from .changes import GONE, Change, decode, encode
 from .treewatch import TreeWatch, look
 
-COLLECT, SEE = b"c", b"s"
-"""Asked: what has changed here since the last time? And: tell when you see this!"""
+COLLECT, SEE, MORE, LOOK = b"c", b"s", b"m", b"l"
+"""Asked: what has changed here since the last time? Tell when you see this! (MORE: and what follows.) How is
+this now?
+"""
 
 CHANGES, COLLECTED, SEEN, UNSEEN, FAULT = b"C", b"c", b"s", b"u", b"f"
-"""Answers. CHANGES come by themselves as well. SEEN: all of what has a number up to this one."""
+"""Answers. CHANGES come by themselves as well. SEEN: all of what has a number up to this one. FAULT: nothing
+is watched from now on.
+"""
 
 LONGEST_S = 75.0
 """After this long, what is not seen is reported: NFS looks again after 60 s at most (nfs(5), acdirmax)."""
+
+LATER_S = 5.0
+"""When that was so once, for what comes later: a build must not stand still again and again."""
 
 _HEAD = struct.Struct("!cII")
 _SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.005, 0.25
 
 _TELL_S = 0.3
 """Changes are told this soon though nobody asks: who waits for a file that is gone would wait long."""
+
+_AT_ONCE = 200
+"""So many paths are looked at before others get their turn: each may cost a round trip to a file server."""
 
 _READ_BYTES = 1 << 16
 
@@ -65,78 +76,146 @@ class _Sighting:
 
     def __init__(self, read_fd: int, write_fd: int, root: bytes, recent_s: float) -> None:
         self._read_fd, self._write_fd = read_fd, write_fd
-        self._watch = TreeWatch(root, recent_s)
+        self._root = root
+        self._watch: TreeWatch | None = None
         self._pending: dict[bytes, tuple[int, float, Change]] = {}
         """What has still to be seen, by its path: its number, and until when. A newer change of the same path
         takes the place of an older one, which may never be seen, and its number: who waits for that must not
         go by what was before both.
         """
+        self._numbers: Counter[int] = Counter()
+        """How much of each number is pending."""
         self._last = self._told = -1
-        """The highest number so far, and up to which it was said that all is seen."""
+        """The highest number that is complete, and up to which it was said that all is seen."""
+        self._limit_s = LONGEST_S
+        self._round: deque[bytes] = deque()
+        """What is still to be looked at in this round."""
+        self._listings: dict[bytes, frozenset[bytes] | None] = {}
+        """Of folders, as found in this round."""
         self._look_s = _SHORTEST_LOOK_S
-        self._tell_at = 0.0
+        self._round_at = self._tell_at = 0.0
+        try:
+            self._watch = TreeWatch(root, recent_s)
+        except OSError as error:
+            self._is_blind(error)
+
+    def _is_blind(self, error: OSError) -> None:
+        """What changes here is not known any more; what others change can be seen all the same."""
+        self._watch = None
+        self._answer(FAULT, 0, str(error).encode())
 
     def serve(self) -> None:
         frames = Frames()
-        poll = select.poll()
-        for fd in (self._read_fd, self._watch.fd):
-            poll.register(fd, select.POLLIN)
         while True:
-            ready = [fd for fd, _ in poll.poll(self._timeout_ms())]
-            if self._watch.fd in ready:
-                self._watch.read()
-                self._tell_at = self._tell_at or time.monotonic() + _TELL_S
+            fds = [self._read_fd] if self._watch is None else [self._read_fd, self._watch.fd]
+            ready = select.select(fds, [], [], self._timeout_s())[0]
+            if len(ready) > 1 or self._read_fd not in ready:
+                self._read_watch()
             if self._read_fd in ready:
                 data = os.read(self._read_fd, _READ_BYTES)
                 if not data:
                     return
                 for verb, number, payload in frames.feed(data):
-                    if verb == COLLECT:
-                        self._tell()
-                        self._answer(COLLECTED, number)
-                    else:
-                        self._see(number, decode(payload))
+                    self._asked(verb, number, payload)
             if self._tell_at and time.monotonic() >= self._tell_at:
                 self._tell()
             self._look()
 
-    def _timeout_ms(self) -> float | None:
-        waits = [self._look_s] if self._pending else []
-        if self._tell_at:
-            waits.append(max(0.0, self._tell_at - time.monotonic()))
-        return min(waits) * 1000 + 1 if waits else None
+    def _timeout_s(self) -> float | None:
+        if self._round:
+            return 0.0
+        dues = [due for due in (self._tell_at, self._round_at if self._pending else 0.0) if due]
+        return max(0.0, min(dues) - time.monotonic()) if dues else None
+
+    def _asked(self, verb: bytes, number: int, payload: bytes) -> None:
+        self._read_watch()  # whatever was changed here before is not newer than what is to be seen
+        if verb == COLLECT:
+            self._tell()
+            self._answer(COLLECTED, number)
+        elif verb == LOOK:
+            for block in encode(look(change.path) for change in decode(payload)):
+                self._answer(CHANGES, 0, block)
+        else:
+            self._see(number, decode(payload))
+            if verb == SEE:
+                self._last = number
+            self._round.extend(self._pending)
+            self._round_at, self._look_s = time.monotonic(), _SHORTEST_LOOK_S
+
+    # -- what changes here ------------------------------------------------------------------------------
+
+    def _read_watch(self) -> None:
+        if self._watch is None:
+            return
+        try:
+            fresh = self._watch.read()
+        except OSError as error:
+            self._is_blind(error)
+            return
+        if fresh:
+            self._tell_at = self._tell_at or time.monotonic() + _TELL_S
+        for path in fresh:
+            self._settle(path)  # who has changed it himself need not see what was before
 
     def _tell(self) -> None:
         self._tell_at = 0.0
-        for block in encode(self._watch.changes()):
+        for block in encode(self._watch.changes() if self._watch is not None else ()):
             self._answer(CHANGES, 0, block)
 
+    # -- what is to be seen -----------------------------------------------------------------------------
+
     def _see(self, number: int, changes: list[Change]) -> None:
-        self._last = number
-        self._look_s = _SHORTEST_LOOK_S
-        until = time.monotonic() + LONGEST_S
+        until = time.monotonic() + self._limit_s
         for change in changes:
-            first = self._pending.get(change.path, (number, until))
-            self._pending[change.path] = (first[0], first[1], change)
+            known = self._pending.get(change.path)
+            if known is None:
+                self._numbers[number] += 1
+            self._pending[change.path] = (*(known or (number, until))[:2], change)
+
+    def _settle(self, path: bytes) -> None:
+        known = self._pending.pop(path, None)
+        if known is not None:
+            self._numbers[known[0]] -= 1
+            if not self._numbers[known[0]]:
+                del self._numbers[known[0]]
 
     def _look(self) -> None:
-        """Say what is seen by now. Where something is not, it is looked at in ways that make a client of a
-        network's file system ask its server again: folders and files are opened (close-to-open, nfs(5)).
-        """
-        poked: set[bytes] = set()
-        for path, (_, until, change) in list(self._pending.items()):
-            if not change.is_seen(look(path)):
-                _poke(change, poked)
-                if not change.is_seen(look(path)):
-                    if time.monotonic() < until:
-                        continue
+        """Look at some of what is pending, and say up to where all is seen."""
+        now = time.monotonic()
+        if not self._round and self._pending and now >= self._round_at:
+            self._round.extend(self._pending)
+        if self._round:
+            for _ in range(min(_AT_ONCE, len(self._round))):
+                path = self._round.popleft()
+                known = self._pending.get(path)
+                if known is None or self._is_seen(known[2]):
+                    self._settle(path)
+                elif now >= known[1]:
+                    self._limit_s = LATER_S
                     self._answer(UNSEEN, 0, path)
-            del self._pending[path]
-        self._look_s = min(2 * self._look_s, _LONGEST_LOOK_S)
-        upto = min((number for number, _, _ in self._pending.values()), default=self._last + 1) - 1
+                    self._settle(path)
+            if not self._round:
+                self._listings.clear()
+                self._round_at = time.monotonic() + self._look_s
+                self._look_s = min(2 * self._look_s, _LONGEST_LOOK_S)
+        upto = min(min(self._numbers, default=self._last + 1) - 1, self._last)
         if upto > self._told:
             self._told = upto
             self._answer(SEEN, upto)
+
+    def _is_seen(self, change: Change) -> bool:
+        """By its name, and in its folder's listing: mounts keep them apart, and make goes by both. Folders
+        and files are opened, which makes a client of a network's file system ask its server (nfs(5)).
+        """
+        folder, name = os.path.split(change.path)
+        if folder not in self._listings:
+            self._listings[folder] = _listing(folder)
+        if not change.is_seen(look(change.path)):
+            _open(change.path)
+            if not change.is_seen(look(change.path)):
+                return False
+        listing = self._listings[folder]
+        return listing is None or change.path == self._root or (name in listing) != (change.kind == GONE)
 
     def _answer(self, verb: bytes, number: int, payload: bytes = b"") -> None:
         view = memoryview(frame(verb, number, payload))
@@ -144,26 +223,25 @@ class _Sighting:
             view = view[os.write(self._write_fd, view) :]
 
 
-def _poke(change: Change, poked: set[bytes]) -> None:
-    folder = os.path.dirname(change.path)
-    if folder not in poked:
-        poked.add(folder)
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            next(entries, None)
-    if change.kind in (FILE, OTHER):
-        with contextlib.suppress(OSError):
-            os.close(os.open(change.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
+def _listing(folder: bytes) -> frozenset[bytes] | None:
+    """Names in a folder; None where it may not be read. Of one that is not there, none."""
+    try:
+        return frozenset(os.listdir(folder))
+    except FileNotFoundError:
+        return frozenset()
+    except OSError:
+        return None
+
+
+def _open(path: bytes) -> None:
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
 
 
 def run(read_fd: int, write_fd: int, root: bytes, recent_s: float) -> None:
-    """Serve until `read_fd` ends; a fault is the last word."""
-    try:
-        try:
-            _Sighting(read_fd, write_fd, root, recent_s).serve()
-        except OSError as error:
-            os.write(write_fd, frame(FAULT, 0, str(error).encode()))
-    except BrokenPipeError:
-        pass  # nobody is there any more
+    """Serve until `read_fd` ends."""
+    with contextlib.suppress(BrokenPipeError):  # nobody is there any more
+        _Sighting(read_fd, write_fd, root, recent_s).serve()
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import Iterator
 
-from .changes import FILE, GONE, OTHER, Change
+from .changes import EXACT, FILE, GONE, LINK, OTHER, Change
 
 _IN_ATTRIB, _IN_CLOSE_WRITE, _IN_MOVED_FROM, _IN_MOVED_TO = 0x4, 0x8, 0x40, 0x80
 _IN_CREATE, _IN_DELETE, _IN_Q_OVERFLOW, _IN_IGNORED = 0x100, 0x200, 0x4000, 0x8000
@@ -22,6 +22,9 @@ _EVENT = struct.Struct("iIII")
 _READ_BYTES = 1 << 16
 
 _OURS = b".d1fleet"
+_SET_NS = 1_000_000_000
+"""Content that is so much older than its file's last change of any kind has a time that somebody has set."""
+
 _HISTORY = frozenset((b".git", b".hg", b".svn"))
 """Folders that no make looks into."""
 
@@ -29,8 +32,11 @@ _HISTORY = frozenset((b".git", b".hg", b".svn"))
 class TreeWatch:
     """Notes what changes below a folder, without crossing into other mounts.
 
+    Not noted are times that are set and files that are cut by path alone (`touch -m`, truncate(2)), and what
+    is removed when there are more changes than the kernel's queue holds, unless it was told to be there.
+
     Args:
-        root: an absolute path.
+        root: an absolute path; it may be a link to the folder.
         recent_s: what has changed so many seconds before the watch began counts as well; 0 leaves that out.
 
     Raises:
@@ -43,35 +49,50 @@ class TreeWatch:
         if self.fd < 0:
             raise _error()
         self._root = root
-        self._device = os.lstat(root).st_dev
+        self._device = os.stat(root).st_dev
         self._folders: dict[int, bytes] = {}
         """By number of the watch."""
         self._paths: set[bytes] = set()
         """What has changed since it was asked last."""
-        self._add(root, int((time.time() - recent_s) * 1e9) if recent_s else None)
+        self._fresh: set[bytes] = set()
+        """What has since the last `read`."""
+        self._there: set[bytes] = set()
+        """What was told to be there."""
+        try:
+            self._add(root, int((time.time() - recent_s) * 1e9) if recent_s else None)
+        except OSError:
+            self.close()
+            raise
 
     def close(self) -> None:
         os.close(self.fd)
 
     def changes(self) -> list[Change]:
-        """What has changed since this was called last, as it is now.
+        """What `read` has found since this was called last, as it is now.
 
         A file that is open for writing is left out until it is closed.
+        """
+        paths, self._paths = self._paths, set()
+        found = [look(path) for path in sorted(paths)]
+        for change in found:
+            (self._there.discard if change.kind == GONE else self._there.add)(change.path)
+        return found
+
+    def read(self) -> set[bytes]:
+        """Take events in, so that the kernel's queue does not overflow.
+
+        Returns: paths that have changed since the last time.
 
         Raises:
             OSError: a new folder cannot be watched.
         """
-        self.read()
-        paths, self._paths = self._paths, set()
-        return [look(path) for path in sorted(paths)]
-
-    def read(self) -> None:
-        """Take events in, so that the kernel's queue does not overflow. Raises as `changes`."""
         while True:
             try:
                 data = os.read(self.fd, _READ_BYTES)
             except BlockingIOError:
-                return
+                fresh, self._fresh = self._fresh, set()
+                self._paths |= fresh
+                return fresh
             at = 0
             while at < len(data):
                 number, mask, _, length = _EVENT.unpack_from(data, at)
@@ -83,6 +104,7 @@ class TreeWatch:
     def _event(self, number: int, mask: int, name: bytes) -> None:
         if mask & _IN_Q_OVERFLOW:
             self._add(self._root, 0)  # whatever it was, it is somewhere here
+            self._fresh |= self._there
             return
         if mask & _IN_IGNORED:
             self._folders.pop(number, None)
@@ -96,36 +118,43 @@ class TreeWatch:
                 return
             if mask & (_IN_CREATE | _IN_MOVED_TO):
                 self._add(path, 0)
-            self._paths.add(path)
+            self._fresh.add(path)
         elif mask & _IN_CREATE:
-            # A link is whole at once; a file is when whoever has made it closes it.
+            # A link is whole at once, and has changed its file's ctime alone; a file is when it is closed.
             found = _lstat(path)
-            if found is not None and (not stat.S_ISREG(found.st_mode) or found.st_nlink > 1):
-                self._paths.add(path)
+            if found is not None and (
+                not stat.S_ISREG(found.st_mode)
+                or found.st_nlink > 1
+                or found.st_ctime_ns != found.st_mtime_ns
+            ):
+                self._fresh.add(path)
         else:
-            self._paths.add(path)
+            self._fresh.add(path)
 
     def _add(self, folder: bytes, since_ns: int | None) -> None:
         """Watch a folder and those below. What has changed there since then (None: nothing) is noted."""
         for place, names in self._walk(folder):
             if since_ns is None:
                 continue
-            self._paths.add(place)
+            self._fresh.add(place)
             for name in names:
                 path = os.path.join(place, name)
                 found = _lstat(path) if since_ns else None
                 if found is None or max(found.st_mtime_ns, found.st_ctime_ns) >= since_ns:
-                    self._paths.add(path)
+                    self._fresh.add(path)
 
     def _walk(self, folder: bytes) -> Iterator[tuple[bytes, list[bytes]]]:
         """Folders, each watched before it is read, and the names in it that are none."""
         waiting = [folder]
         while waiting:
             place = waiting.pop()
-            number = self._libc.inotify_add_watch(self.fd, place, _WANTED | _IN_ONLYDIR | _IN_DONT_FOLLOW)
+            is_root = place == self._root
+            flags = _WANTED | _IN_ONLYDIR | (0 if is_root else _IN_DONT_FOLLOW)
+            number = self._libc.inotify_add_watch(self.fd, place, flags)
             if number < 0:
                 error = _error()
-                if isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
+                passing = isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError))
+                if passing and not is_root:
                     continue  # it is gone again, or no make of this user writes there
                 raise error
             self._folders[number] = place
@@ -153,9 +182,13 @@ def look(path: bytes) -> Change:
     found = _lstat(path)
     if found is None:
         return Change(path, GONE)
-    if not stat.S_ISREG(found.st_mode):
+    if stat.S_ISREG(found.st_mode):
+        kind = EXACT if found.st_ctime_ns - found.st_mtime_ns > _SET_NS else FILE
+    elif stat.S_ISLNK(found.st_mode):
+        kind = LINK
+    else:
         return Change(path, OTHER)
-    return Change(path, FILE, max(0, found.st_mtime_ns), found.st_size)
+    return Change(path, kind, max(0, found.st_mtime_ns), found.st_size)
 
 
 def _lstat(path: bytes) -> os.stat_result | None:

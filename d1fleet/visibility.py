@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from . import protocol, words
 from .changes import Change, decode, encode
@@ -25,38 +27,48 @@ from .transport import pipes
 RECENT_S = 120.0
 """What was changed so shortly before a build may be seen late as well: see sighting.LONGEST_S."""
 
-_MOST_PATHS = 2_000_000
-"""That a build's hosts may speak of; beyond that one means ill."""
+_MOST_TOLD = 5_000_000
+"""Changes that a host may tell over one connection; beyond that it means ill."""
+
+_FORGET_ABOVE = 50_000
+"""So many changes are kept before old ones are looked for."""
+
+
+class _Known(NamedTuple):
+    change: Change
+    heard: float
+    """When: seconds of the loop."""
+    maker: object
 
 
 class ChangeLog:
-    """What was changed in a tree, in the order in which that was heard. Pure."""
+    """What was changed in a tree of late. Pure."""
 
     def __init__(self) -> None:
-        self._newest: dict[bytes, tuple[Change, float]] = {}
+        self._newest: dict[bytes, _Known] = {}
+        self._forget_above = _FORGET_ABOVE
         self.number = 0
         """Of the last news; counts from 1."""
 
-    def add(self, changes: Sequence[Change], now: float) -> list[Change]:
-        """Note changes; returns those that are news: several machines may find the same.
-
-        Raises:
-            ProtocolError: there are more than a tree has files.
-        """
-        news = [change for change in changes if self._newest.get(change.path, _NOTHING)[0] != change]
-        for change in news:
-            self._newest[change.path] = change, now
-        if len(self._newest) > _MOST_PATHS:
-            raise ProtocolError("more changes than a tree has files")
+    def add(self, changes: Sequence[Change], maker: object, now: float) -> list[Change]:
+        """Note changes; returns those that are news: several machines may find the same."""
+        news = []
+        for change in changes:
+            known = self._newest.get(change.path)
+            if known is None or known.change != change:
+                news.append(change)
+                self._newest[change.path] = _Known(change, now, maker)
         self.number += bool(news)
+        if len(self._newest) > self._forget_above:
+            kept = {path: known for path, known in self._newest.items() if known.heard >= now - RECENT_S}
+            self._newest = kept
+            self._forget_above = max(_FORGET_ABOVE, 2 * len(kept))
         return news
 
-    def since(self, when: float) -> list[Change]:
-        """What was heard since then and is still so."""
-        return [change for change, heard in self._newest.values() if heard >= when]
-
-
-_NOTHING: tuple[Change | None, float] = None, 0.0
+    def since(self, when: float, maker: object = None) -> list[Change]:
+        """What was heard since then and is still so, of all makers or one."""
+        found = (known for known in self._newest.values() if known.heard >= when)
+        return [known.change for known in found if maker is None or known.maker is maker]
 
 
 class Visibility:
@@ -73,10 +85,12 @@ class Visibility:
         self._late_here = False
         self._links: dict[HostLink, bool] = {}
         """Hosts that take part, and whether they see the tree late."""
+        self._told: Counter[HostLink] = Counter()
+        """Changes that they have told."""
         self._sight: Sight | None = None
-        self._closed = False
-        self._said: set[object] = set()
-        """Who was said not to see something."""
+        self._over = False
+        self._said: set[str] = set()
+        """Hosts of which something was said."""
 
     @property
     def number(self) -> int:
@@ -87,11 +101,11 @@ class Visibility:
 
     def takes_part(self, link: HostLink, late: bool) -> None:
         """A host is about to get work."""
-        if link in self._links or self._closed:
+        if link in self._links or self._over:
             return
         self._links[link] = late
         if self._sight is not None:
-            self._watch(link)
+            self._watch(link, RECENT_S if self._late_here and not late else 0.0)
             return
         self._late_here = shows_late(self._folder)
         if late or self._late_here:
@@ -105,16 +119,19 @@ class Visibility:
             lambda path: self._say_unseen(None, path),
             lambda why: self._say_unwatched(None, why),
         )
+        # Those that are at work already may be changing something just now.
         for link in self._links:
-            self._watch(link)
+            self._watch(link, RECENT_S)
 
-    def _watch(self, link: HostLink) -> None:
-        # Where the tree is seen as it is, it is known best what was changed just now.
-        late = self._links[link]
-        recent_s = RECENT_S if self._late_here and not late else 0.0
+    def _watch(self, link: HostLink, recent_s: float) -> None:
         link.send(protocol.Watch(recent_s=recent_s, folder=self._folder))
-        if late:
-            self._tell(link, self._log.since(self._loop.now() - RECENT_S))
+        if self._links[link]:
+            self._tell([link], self._log.since(self._loop.now() - RECENT_S))
+
+    def left(self, link: HostLink) -> None:
+        """A host takes no part any more. Nobody tells what has become of what it was changing: we look."""
+        if self._links.pop(link, None) is not None and self._sight is not None and not self._late_here:
+            self._sight.look(self._log.since(self._loop.now() - RECENT_S, link))
 
     def heard(self, link: HostLink, message: protocol.Message) -> bool:
         """Take a host's word; False when it is about something else.
@@ -133,6 +150,9 @@ class Visibility:
             self._say_unwatched(link, message.reason)
             return True
         changes = decode(message.changes)
+        self._told[link] += len(changes)
+        if self._told[link] > _MOST_TOLD:
+            raise ProtocolError("Changed, again and again")
         below = self._folder.rstrip(b"/") + b"/"
         if not all(change.path.startswith(below) or change.path == self._folder for change in changes):
             raise ProtocolError("a change outside of the tree")
@@ -141,40 +161,40 @@ class Visibility:
 
     def _changed(self, maker: HostLink | None, changes: Sequence[Change]) -> None:
         """Let all others see it that may not."""
-        news = self._log.add(changes, self._loop.now())
+        news = self._log.add(changes, maker, self._loop.now())
         if not news:
             return
-        for link, late in self._links.items():
-            if late and link is not maker and link.open:
-                self._tell(link, news)
+        self._tell([link for link, late in self._links.items() if late and link is not maker], news)
         if self._sight is not None and self._late_here and maker is not None:
             self._sight.see(self._log.number, news)
 
-    def _tell(self, link: HostLink, changes: Sequence[Change]) -> None:
-        for block in encode(changes):
-            link.send(protocol.See(number=self._log.number, changes=block))
+    def _tell(self, links: Sequence[HostLink], changes: Sequence[Change]) -> None:
+        blocks = encode(changes) if links else []
+        for count, block in enumerate(blocks, 1):
+            see = protocol.See(number=self._log.number, more=count < len(blocks), changes=block)
+            for link in links:
+                link.send(see)
 
     def _say_unwatched(self, link: HostLink | None, reason: str) -> None:
-        if ("unwatched", link) not in self._said:
-            self._said.add(("unwatched", link))
-            where = f"on host {link.host.name}" if link is not None else "on this machine"
-            words.say(
-                words.plain(
-                    f"what programs change {where} cannot be watched ({reason}), and others may see it late:"
-                    " what they make of it may be old (docs/faults.md)"
-                )
-            )
+        where = f"on host {link.host.name}" if link is not None else "on this machine"
+        self._say(
+            where,
+            f"what programs change {where} cannot be watched ({reason}), and others may see it late:"
+            " what they make of it may be old (docs/faults.md)",
+        )
 
     def _say_unseen(self, link: HostLink | None, path: bytes) -> None:
-        if link not in self._said:
-            self._said.add(link)
-            who = f"host {link.host.name} does" if link is not None else "this machine does"
-            words.say(
-                words.plain(
-                    f"{who} not see {os.fsdecode(path)} as another one has made it, though any cache is over:"
-                    " what is built from it may be old (docs/faults.md)"
-                )
-            )
+        who = f"host {link.host.name} does" if link is not None else "this machine does"
+        self._say(
+            who,
+            f"{who} not see {os.fsdecode(path)} as another one has made it, though any cache is over:"
+            " what is built from it may be old (docs/faults.md)",
+        )
+
+    def _say(self, once: str, text: str) -> None:
+        if once not in self._said:
+            self._said.add(once)
+            words.say(words.plain(text))
 
     # -- jobs -------------------------------------------------------------------------------------------
 
@@ -192,11 +212,20 @@ class Visibility:
         else:
             self._sight.when_seen(self._log.number, then)
 
+    def give_up(self) -> None:
+        """The build is broken off: nobody waits any longer."""
+        self._end(Sight.give_up)
+
     def close(self) -> None:
         """Watch no more; whoever waits is not called."""
-        self._closed = True
+        self._end(Sight.close)
+
+    def _end(self, how: Callable[[Sight], None]) -> None:
+        self._over = True
         if self._sight is not None:
-            self._sight.close()
+            pid = self._sight.pid
+            how(self._sight)
+            pipes.started_pids.discard(pid)
 
 
 def _started(root: bytes, recent_s: float) -> tuple[int, int, int]:

@@ -49,7 +49,9 @@ class Asked:
         self._stdin = False
         self._over = False
         attempt.asked.add(self)
-        shim.on_signal = lambda signal: door.send(protocol.Signal(number, signal))
+        self._told = False
+        """Has the coordinator heard of it?"""
+        shim.on_signal = self._signal
         shim.on_gone = self._gone
 
     def ask(self, environment: bytes) -> None:
@@ -63,7 +65,14 @@ class Asked:
 
     def _tell(self, message: protocol.Ask) -> None:
         if not self._over:  # its shim may have been killed meanwhile
+            self._told = True
             self._door.send(message)
+
+    def _signal(self, number: int) -> None:
+        if self._told:
+            self._door.send(protocol.Signal(self.number, number))
+        else:
+            self._end(SIGNAL, number)
 
     def handle(self, message: protocol.Message) -> None:
         """What the coordinator says about it."""

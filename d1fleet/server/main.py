@@ -86,7 +86,7 @@ class Server:
         self.view = View(loop, self.send)
         self._door: Door | None = None
         self._examiner: Examiner | None = None
-        self.supervisors = SupervisorPool(loop, self.complain, self._fence_if_due)
+        self.supervisors = SupervisorPool(loop, self.complain, lambda: self.view.pid, self._fence_if_due)
         self._tree_devices: set[int] = set()
         self.output_lock: int | None = None
         """Since 4.4, makes with output sync lock a file that they are told; before, their stdout itself."""

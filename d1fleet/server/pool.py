@@ -27,13 +27,21 @@ class SupervisorPool:
 
     Args:
         complain: prints a line for people.
+        spared: another process of the server's own, which lives on when a supervisor's tree is ended; or 0.
         on_end: called before an attempt hears that its make has ended, or that somebody has killed its
             supervisor.
     """
 
-    def __init__(self, loop: Loop, complain: Callable[[str], None], on_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        complain: Callable[[str], None],
+        spared: Callable[[], int],
+        on_end: Callable[[], None],
+    ) -> None:
         self._loop = loop
         self._complain = complain
+        self._spared = spared
         self._on_end = on_end
         self._all: set[Supervisor] = set()
         self._idle: list[Supervisor] = []
@@ -138,7 +146,7 @@ class SupervisorPool:
 
     def _end_orphans(self) -> None:
         """The tree of a supervisor that somebody killed has become the server's own."""
-        if process.kill_descendants(spare={each.pid for each in self._all}):
+        if process.kill_descendants(spare={self._spared(), *(each.pid for each in self._all)}):
             self.unkillable = True
 
     def _report(self, source: Supervisor, verb: bytes, value: int) -> None:

@@ -40,10 +40,15 @@ class View:
         )
         self._sight.see(0, ())
 
+    @property
+    def pid(self) -> int:
+        """Of the process that watches; 0 where there is none."""
+        return self._sight.pid if self._sight is not None else 0
+
     def see(self, message: protocol.See) -> None:
         """This was changed elsewhere."""
         if self._sight is not None:
-            self._sight.see(message.number, decode(message.changes))
+            self._sight.see(message.number, decode(message.changes), message.more)
 
     def _tell(self, changes: Sequence[Change]) -> None:
         for block in encode(changes):

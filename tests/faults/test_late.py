@@ -49,13 +49,18 @@ use1 use2: use%: %/of1 %/of2
 1.FORCE 2.FORCE:
 """
 
-WAYS = {"new": "echo new > $*/file", "changed": "echo new > $*/file", "gone": "rm $*/result"}
+WAYS = {
+    "new": "echo new > $*/file",
+    "pattern": "echo new > $*/file.c",
+    "changed": "echo new > $*/file",
+    "gone": "rm $*/result",
+}
 """What two sub-makes do, each on another host; then each host makes something of what either has done."""
 
 BY_HOST = "made1 made2: look1 look2 ; @$(MAKE) -C sub $@"
 BY_HAND = "made1 made2: made%: look1 look2 ; @cd sub && sleep 0.3 && echo new > $*/file"
 
-RIGHT = {"new": "new\n", "changed": "new\n", "gone": "again\n"}
+RIGHT = {"new": "new\n", "pattern": "new\n", "changed": "new\n", "gone": "again\n"}
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +98,17 @@ def build(
     if way == "gone":
         look = "if test -e $(patsubst %.FORCE,%,$<)/result; then echo old; else echo again; fi > $@"
         words |= {"first": "1.FORCE", "second": "2.FORCE", "look": look}
+    elif way == "pattern":
+        words |= {"first": "1/file.o%", "second": "2/file.o%"}
     text = SUB
     for name, word in words.items():
         text = text.replace(f"{{{name}}}", word)
+    if way == "pattern":  # no rule names the file: make looks for it in its folder's listing
+        text += "%.o1: %.c ; @cat $< > $@\n%.o2: %.c ; @cat $< > $@\n"
     (sub / "Makefile").write_text(text)
     for folder_name in ("1", "2"):
         (sub / folder_name).mkdir()
-        if way != "new":
+        if way not in ("new", "pattern"):
             for age, name in enumerate(("of1", "of2", "result", "file"), 1):
                 path = sub / folder_name / name
                 path.write_text("old\n")
@@ -148,7 +157,7 @@ def test_what_make_does_itself_is_seen(late_hosts: tuple[ContainerHosts, Path]) 
     assert right
 
 
-@pytest.mark.parametrize("way", ["changed", "gone"])
+@pytest.mark.parametrize("way", ["pattern", "changed", "gone"])
 def test_it_would_go_wrong(late_hosts: tuple[ContainerHosts, Path], way: str) -> None:
     """sshfs does not remember that something is not there, as NFS does."""
     done, right = build(late_hosts, way, program=BLIND)

@@ -17,8 +17,8 @@ from d1fleet.placement import HostState, Machine
 from d1fleet.server.attempt import Attempt
 from d1fleet.server.door import Door
 from d1fleet.server.main import Server
-from d1fleet.server.view import View
 from d1fleet.server.supervisor import ENDED, KILL, TO_GROUP
+from d1fleet.server.view import View
 from d1fleet.stopwatch import Stopwatch
 from tests.support.modelmakes import OnHost, RunningMake
 from tests.support.modelplan import HERE

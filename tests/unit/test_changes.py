@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d1fleet import changes
-from d1fleet.changes import FILE, GONE, OTHER, Change, decode, encode, shows_late
+from d1fleet.changes import EXACT, FILE, GONE, LINK, OTHER, Change, decode, encode, shows_late
 
 S = 1_000_000_000
 _NAMES = st.binary(min_size=1, max_size=20).filter(lambda name: b"\0" not in name and b"/" not in name)
 _CHANGES = st.builds(
     Change,
     _NAMES.filter(lambda name: name != b"..").map(lambda name: b"/t/" + name),
-    st.sampled_from([FILE, OTHER, GONE]),
+    st.sampled_from([FILE, EXACT, LINK, OTHER, GONE]),
     st.integers(0, 2**63),
     st.integers(0, 2**63),
 )
@@ -57,15 +57,34 @@ def test_what_is_no_block(block: bytes) -> None:
 @pytest.mark.parametrize(
     ("made", "found", "seen"),
     [
-        (Change(b"/a", FILE, 5 * S + 7, 3), Change(b"/a", FILE, 5 * S + 7, 3), True),
-        (Change(b"/a", FILE, 5 * S + 7, 3), Change(b"/a", FILE, 5 * S + 6, 3), False),
-        (Change(b"/a", FILE, 5 * S + 7, 3), Change(b"/a", FILE, 5 * S + 7, 2), False),
-        (Change(b"/a", FILE, 5 * S + 7, 3), Change(b"/a", FILE, 5 * S + 8, 2), True),  # it was changed again
-        (Change(b"/a", FILE, 5 * S + 7, 3), Change(b"/a", FILE, 5 * S, 3), True),  # the mount knows seconds
-        (Change(b"/a", FILE, 5 * S, 3), Change(b"/a", FILE, 5 * S + 7, 3), True),
-        (Change(b"/a", FILE, 5 * S + 7, 3), Change(b"/a", FILE, 4 * S, 3), False),
-        (Change(b"/a", FILE, 5 * S + 7, 3), Change(b"/a", GONE), False),
-        (Change(b"/a", FILE, 5 * S + 7, 3), Change(b"/a", OTHER), False),
+        (Change(b"/a", FILE, 5 * S + 7000, 3), Change(b"/a", FILE, 5 * S + 7000, 3), True),
+        (Change(b"/a", FILE, 5 * S + 7000, 3), Change(b"/a", FILE, 5 * S + 6000, 3), False),
+        (Change(b"/a", FILE, 5 * S + 7000, 3), Change(b"/a", FILE, 5 * S + 7000, 2), False),
+        (
+            Change(b"/a", FILE, 5 * S + 7000, 3),
+            Change(b"/a", FILE, 5 * S + 8000, 2),
+            True,
+        ),  # changed again
+        (
+            Change(b"/a", FILE, 5 * S + 7000, 3),
+            Change(b"/a", FILE, 5 * S, 3),
+            True,
+        ),  # knows seconds
+        (Change(b"/a", FILE, 5 * S, 3), Change(b"/a", FILE, 5 * S + 7000, 3), True),
+        (Change(b"/a", FILE, 5 * S + 7000, 3), Change(b"/a", FILE, 4 * S, 3), False),
+        (Change(b"/a", FILE, 5 * S + 7000, 3), Change(b"/a", GONE), False),
+        (Change(b"/a", FILE, 5 * S + 7000, 3), Change(b"/a", OTHER), False),
+        (Change(b"/a", FILE, 5 * S + 456_789, 3), Change(b"/a", FILE, 5 * S + 456_700, 3), True),  # CIFS
+        (Change(b"/a", EXACT, 5 * S + 7000, 3), Change(b"/a", FILE, 9 * S + 8, 3), False),  # cp -p over it
+        (Change(b"/a", EXACT, 5 * S + 7000, 3), Change(b"/a", EXACT, 5 * S + 7000, 3), True),
+        (Change(b"/a", EXACT, 5 * S + 7000, 3), Change(b"/a", FILE, 5 * S, 3), True),
+        (
+            Change(b"/a", LINK, 5 * S + 7000, 3),
+            Change(b"/a", LINK, 4 * S + 7, 3),
+            False,
+        ),  # turned
+        (Change(b"/a", LINK, 5 * S + 7000, 3), Change(b"/a", LINK, 5 * S + 7000, 3), True),
+        (Change(b"/a", LINK, 5 * S + 7000, 3), Change(b"/a", FILE, 5 * S + 7000, 3), False),
         (Change(b"/a", OTHER), Change(b"/a", OTHER), True),
         (Change(b"/a", OTHER), Change(b"/a", GONE), False),
         (Change(b"/a", GONE), Change(b"/a", FILE, 9 * S, 3), False),

@@ -123,7 +123,7 @@ def test_what_is_newer_has_to_be_seen_then(rig: Rig) -> None:
     (rig.folder / "result").write_text("old")
     rig.sight.see(1, [Change(rig.path("result"), GONE)])
     rig.sight.when_seen(1, rig.then("seen"))
-    rig.sight.see(2, [Change(rig.path("result"), b"f", look(rig.path("result")).mtime_ns + 1, 3)])
+    rig.sight.see(2, [Change(rig.path("result"), b"f", look(rig.path("result")).mtime_ns + 1_000_000, 3)])
     rig.sight.see(3, ())
     rig.sight.when_seen(0, rig.then("before"))
     rig.until(lambda: rig.events)
@@ -152,7 +152,7 @@ def test_a_process_that_dies_holds_nobody_up(rig: Rig) -> None:
     rig.sight.see(1, [Change(rig.path("never"), b"f", 0, 1)])
     rig.sight.when_seen(1, rig.then("seen"))
     rig.sight.collect(rig.then("told"))
-    os.kill(rig.sight._pid, signal.SIGKILL)
+    os.kill(rig.sight.pid, signal.SIGKILL)
     rig.until(lambda: len(rig.events) == 2)
     assert rig.faults == ["its process has ended"]
     rig.sight.collect(rig.then("later"))
@@ -162,14 +162,90 @@ def test_a_process_that_dies_holds_nobody_up(rig: Rig) -> None:
 
 
 def test_a_folder_that_cannot_be_watched(tmp_path: Path) -> None:
+    """What others change can be seen all the same."""
     rig = Rig(tmp_path / "missing")
-    rig.sight.see(0, ())
-    rig.sight.when_seen(0, rig.then("goes on"))
-    rig.until(lambda: rig.events)
+    rig.ready()
     (fault,) = rig.faults
     assert "No such file" in fault
+    rig.sight.collect(rig.then("told"))
+    rig.sight.see(1, [Change(os.fsencode(tmp_path / "made"), b"f", 0, 1)])
+    rig.sight.when_seen(1, rig.then("seen"))
+    rig.until(lambda: rig.events == ["told"])
+    (tmp_path / "made").write_text("x")
+    rig.until(lambda: rig.events == ["told", "seen"])
     rig.sight.close()
     rig.loop.close()
+
+
+def test_who_has_changed_it_himself_need_not_see_what_was_before(rig: Rig) -> None:
+    rig.ready()
+    rig.sight.see(1, [Change(rig.path("x"), GONE), Change(rig.path("y"), b"f", 1 << 62, 1)])
+    rig.sight.when_seen(1, rig.then("seen"))
+    rig.sight.collect(rig.then("asked"))
+    rig.until(lambda: rig.events == ["asked"])
+    (rig.folder / "x").write_text("mine")
+    (rig.folder / "y").write_text("mine")
+    rig.until(lambda: rig.events == ["asked", "seen"])
+
+
+def test_what_was_done_here_before_says_nothing(rig: Rig) -> None:
+    rig.ready()
+    (rig.folder / "x").write_text("mine")
+    rig.sight.see(1, [Change(rig.path("x"), GONE)])
+    rig.sight.when_seen(1, rig.then("seen"))
+    rig.sight.see(2, ())
+    rig.sight.collect(rig.then("asked"))
+    rig.until(lambda: rig.events)
+    time.sleep(0.1)
+    assert rig.events == ["asked"]
+    (rig.folder / "x").unlink()
+    rig.until(lambda: rig.events == ["asked", "seen"])
+
+
+def test_all_parts_of_what_has_one_number(rig: Rig) -> None:
+    rig.ready()
+    (rig.folder / "first").touch()
+    rig.sight.see(1, [look(rig.path("first"))], more=True)
+    rig.sight.see(1, [Change(rig.path("second"), b"f", 0, 1)])
+    rig.sight.when_seen(1, rig.then("seen"))
+    rig.sight.collect(rig.then("asked"))
+    rig.until(lambda: rig.events)
+    time.sleep(0.1)
+    assert rig.events == ["asked"]
+    (rig.folder / "second").write_text("x")
+    rig.until(lambda: rig.events == ["asked", "seen"])
+
+
+def test_how_it_is_now(rig: Rig) -> None:
+    rig.ready()
+    (rig.folder / "there").write_text("x")
+    rig.sight.look([Change(rig.path("gone"), b"f", 0, 1), Change(rig.path("there"), GONE)])
+    rig.until(lambda: len(rig.changes) >= 2)
+    assert rig.changes[:2] == [Change(rig.path("gone"), GONE), look(rig.path("there"))]
+
+
+def test_a_listing_that_is_old(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """make goes by that, too: `%.o: %.c` and $(wildcard)."""
+    place = tmp_path_factory.mktemp("listing")
+    (place / "made.c").write_text("x")
+    made = sighting._Sighting.__new__(sighting._Sighting)
+    made._root, made._listings = b"/", {os.fsencode(place): frozenset()}
+    assert not made._is_seen(look(os.fsencode(place / "made.c")))
+    made._listings = {os.fsencode(place): frozenset([b"made.c", b"gone.c"])}
+    assert made._is_seen(look(os.fsencode(place / "made.c")))
+    assert not made._is_seen(Change(os.fsencode(place / "gone.c"), GONE))
+
+
+def test_many_hold_nobody_up(rig: Rig) -> None:
+    rig.ready()
+    rig.sight.see(1, [Change(rig.path(f"never/{number}"), b"f", 0, 1) for number in range(20_000)])
+    began = time.monotonic()
+    for _ in range(10):
+        (rig.folder / "mine").write_text("x")
+        rig.events.clear()
+        rig.sight.collect(rig.then("told"))
+        rig.until(lambda: rig.events)
+    assert time.monotonic() - began < 10.0
 
 
 def test_no_lock_of_ours_outlives_us_in_it(tmp_path: Path) -> None:
@@ -177,7 +253,7 @@ def test_no_lock_of_ours_outlives_us_in_it(tmp_path: Path) -> None:
         rig = Rig(tmp_path)
         rig.ready()
         held = {
-            os.readlink(f"/proc/{rig.sight._pid}/fd/{fd}") for fd in os.listdir(f"/proc/{rig.sight._pid}/fd")
+            os.readlink(f"/proc/{rig.sight.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{rig.sight.pid}/fd")
         }
         assert file.name not in held
     rig.sight.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from d1fleet import treewatch
-from d1fleet.changes import FILE, GONE, OTHER
+from d1fleet.changes import EXACT, FILE, GONE, LINK, OTHER, Change
 from d1fleet.treewatch import TreeWatch
 
 
@@ -33,18 +33,23 @@ def watch(tree: Path) -> Iterator[TreeWatch]:
 def kinds(watch: TreeWatch, tree: Path) -> dict[str, bytes]:
     return {
         os.path.relpath(os.fsdecode(change.path), tree): change.kind
-        for change in watch.changes()
+        for change in changes(watch)
         if change.path != os.fsencode(tree)
     }
 
 
+def changes(watch: TreeWatch) -> list[Change]:
+    watch.read()
+    return watch.changes()
+
+
 def test_nothing_at_first_and_all_once(watch: TreeWatch, tree: Path) -> None:
-    assert watch.changes() == []
+    assert changes(watch) == []
     (tree / "sub" / "new.o").write_text("four")
-    (change,) = watch.changes()
+    (change,) = changes(watch)
     found = (tree / "sub" / "new.o").stat()
     assert change == (os.fsencode(tree / "sub" / "new.o"), FILE, found.st_mtime_ns, 4)
-    assert watch.changes() == []
+    assert changes(watch) == []
 
 
 @pytest.mark.parametrize(
@@ -56,7 +61,10 @@ def test_nothing_at_first_and_all_once(watch: TreeWatch, tree: Path) -> None:
         ("rm sub/old.o", {"sub/old.o": GONE}),
         ("mv sub/old.o sub/deep/x", {"sub/old.o": GONE, "sub/deep/x": FILE}),
         ("ln sub/old.o sub/y", {"sub/y": FILE}),
-        ("ln -s old.o sub/y", {"sub/y": OTHER}),
+        ("ln -s old.o sub/y", {"sub/y": LINK}),
+        ("ln sub/old.o sub/y; rm sub/old.o", {"sub/y": FILE, "sub/old.o": GONE}),
+        ("echo x > sub/t; ln sub/t sub/y; rm sub/t", {"sub/y": FILE, "sub/t": GONE}),
+        ("touch -d '2 hours ago' sub/t; mv sub/t sub/old.o", {"sub/t": GONE, "sub/old.o": EXACT}),
         ("rmdir sub/deep", {"sub/deep": GONE}),
         ("cat sub/old.o > /dev/null; ls -R > /dev/null; test -e nothing || :", {}),
         ("mkdir .git .d1fleet-lost; echo > .git/x; echo > .d1fleet-lost/x", {}),
@@ -79,11 +87,11 @@ def test_a_file_counts_when_it_is_closed(watch: TreeWatch, tree: Path) -> None:
 
 def test_new_folders_are_watched_also_where_they_moved(watch: TreeWatch, tree: Path) -> None:
     (tree / "a").mkdir()
-    watch.changes()
+    changes(watch)
     (tree / "a" / "b").mkdir()
-    watch.changes()
+    changes(watch)
     (tree / "a").rename(tree / "sub" / "z")
-    watch.changes()
+    changes(watch)
     (tree / "sub" / "z" / "b" / "x").touch()
     assert kinds(watch, tree) == {"sub/z/b/x": FILE}
 
@@ -92,7 +100,7 @@ def test_what_was_changed_just_before(tree: Path) -> None:
     os.utime(tree / "sub" / "old.o", times=(1, 1))  # its content is old; that somebody has said so is not
     recent = TreeWatch(os.fsencode(tree), recent_s=60.0)
     try:
-        assert kinds(recent, tree) == {"sub": OTHER, "sub/deep": OTHER, "sub/old.o": FILE}
+        assert kinds(recent, tree) == {"sub": OTHER, "sub/deep": OTHER, "sub/old.o": EXACT}
     finally:
         recent.close()
 
@@ -100,10 +108,29 @@ def test_what_was_changed_just_before(tree: Path) -> None:
 def test_when_the_kernel_has_lost_count(
     watch: TreeWatch, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tree / "told.o").touch()
+    changes(watch)
+    (tree / "told.o").unlink()
     (tree / "sub" / "new.o").touch()
     os.read(watch.fd, 1 << 16)
     watch._event(-1, treewatch._IN_Q_OVERFLOW, b"")
-    assert kinds(watch, tree) == {"sub": OTHER, "sub/deep": OTHER, "sub/old.o": FILE, "sub/new.o": FILE}
+    wanted = {"sub": OTHER, "sub/deep": OTHER, "sub/old.o": FILE, "sub/new.o": FILE, "told.o": GONE}
+    assert kinds(watch, tree) == wanted
+
+
+def test_a_folder_by_a_link(tree: Path) -> None:
+    (tree / "link").symlink_to("sub")
+    watch = TreeWatch(os.fsencode(tree / "link"))
+    try:
+        (tree / "sub" / "new.o").touch()
+        assert kinds(watch, tree) == {"link/new.o": FILE}
+    finally:
+        watch.close()
+
+
+def test_a_folder_that_is_none(tree: Path) -> None:
+    with pytest.raises(OSError, match="Not a directory"):
+        TreeWatch(os.fsencode(tree / "sub" / "old.o"))
 
 
 def test_other_mounts_are_not_entered(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,8 +164,8 @@ def test_whatever_programs_do_the_end_is_known(watch: TreeWatch, tree: Path) -> 
         elif not at.is_dir():
             at.write_text("x" * rng.randrange(9))
         if step % 7 == 0:
-            told.update({change.path: change.kind for change in watch.changes()})
-    told.update({change.path: change.kind for change in watch.changes()})
+            told.update({change.path: change.kind for change in changes(watch)})
+    told.update({change.path: change.kind for change in changes(watch)})
     for place, names, files in os.walk(tree):
         for name in names + files:
             path = os.fsencode(os.path.join(place, name))

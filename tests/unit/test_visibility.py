@@ -27,6 +27,12 @@ class FakeSight:
     def see(self, number: int, changes: list[Change]) -> None:
         self.seen.append((number, changes))
 
+    pid = 0
+    looked: list[Change]
+
+    def look(self, changes: list[Change]) -> None:
+        self.looked = changes
+
     def close(self) -> None: ...
 
 
@@ -135,11 +141,51 @@ def test_a_host_speaks_of_the_tree_alone(rig: Rig, path: bytes) -> None:
 
 
 def test_a_host_that_goes_on_and_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visibility, "_MOST_PATHS", 5)
-    alder = rig.joins("alder", True)
-    with pytest.raises(ProtocolError, match="more changes than"):
+    """Others are none the worse for it."""
+    monkeypatch.setattr(visibility, "_MOST_TOLD", 5)
+    alder, birch = rig.joins("alder", True), rig.joins("birch", True)
+    with pytest.raises(ProtocolError, match="again and again"):
         for number in range(7):
             rig.says(alder, f"file{number}")
+    rig.says(birch, "another")
+    rig.sight.changed([Change(rig.path("own"), FILE, 1, 2)])
+
+
+def test_what_is_old_is_forgotten(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visibility, "_FORGET_ABOVE", 10)
+    rig.here._log._forget_above = 10
+    alder = rig.joins("alder", True)
+    now = Loop.now()
+    for number in range(50):
+        monkeypatch.setattr(Loop, "now", staticmethod(lambda number=number: now + 30 * number))
+        rig.says(alder, f"file{number}")
+    assert len(rig.here._log._newest) <= 11
+
+
+def test_what_a_lost_host_was_changing_is_looked_at(rig: Rig) -> None:
+    alder, birch = rig.joins("alder", True), rig.joins("birch", True)
+    rig.says(alder, "its")
+    rig.says(birch, "another's")
+    rig.here.left(alder)
+    assert [change.path for change in rig.sight.looked] == [rig.path("its")]
+    rig.sight.changed([Change(rig.path("its"), GONE)])
+    assert birch.told[-1][1:] == (rig.path("its"), GONE)
+    assert len(alder.told) == 1  # what birch has changed
+
+
+def test_much_goes_in_parts(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    alder = rig.joins("alder", True)
+    rig.sight.changed([Change(rig.path(f"{number:0200}"), FILE, 1, 2) for number in range(9000)])
+    sees = [message for message in alder.sent if isinstance(message, protocol.See)]
+    assert len(sees) > 1 and {see.number for see in sees} == {1}
+    assert [see.more for see in sees] == [True] * (len(sees) - 1) + [False]
+
+
+def test_those_at_work_already_tell_what_they_have_just_changed(rig: Rig) -> None:
+    alder = rig.joins("alder", False)
+    birch = rig.joins("birch", True)
+    cedar = rig.joins("cedar", False)
+    assert [link.sent[0].recent_s for link in (alder, birch, cedar)] == [visibility.RECENT_S] * 2 + [0.0]
 
 
 def test_what_is_never_seen_is_said_once_a_host(rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:

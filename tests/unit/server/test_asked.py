@@ -11,7 +11,7 @@ import pytest
 from d1fleet import makeflags, protocol
 from d1fleet.loop import Loop
 from d1fleet.server.asked import Asked
-from d1fleet.shims import EXIT, LOCAL
+from d1fleet.shims import EXIT, LOCAL, SIGNAL
 
 
 @pytest.fixture
@@ -53,3 +53,17 @@ def test_the_make_is_asked_for_more_when_one_has_ended(loop: Loop, elsewhere: bo
     assert events == ([EXIT, "stirred"] if elsewhere else [LOCAL])
     go_on()
     assert len(events) == (2 if elsewhere else 1)
+
+
+def test_a_signal_before_anybody_has_heard_of_it(loop: Loop) -> None:
+    events: list[Any] = []
+    asks: list[Callable[[], None]] = []
+    attempt: Any = SimpleNamespace(id=2, tokens=None, asked=set(), hungry=True)
+    view = SimpleNamespace(tell_before=asks.append)
+    door: Any = SimpleNamespace(loop=loop, send=events.append, forget=lambda asked: None, view=view)
+    shim: Any = SimpleNamespace(pid=1, reply=lambda verb, value: events.append((verb, value)))
+    request: Any = SimpleNamespace(close=lambda: None, ask=protocol.Ask)
+    Asked(door, 1, attempt, shim, request, makeflags.parse(b"")).ask(b"")
+    shim.on_signal(15)
+    asks[0]()
+    assert events == [(SIGNAL, 15)]

@@ -11,7 +11,7 @@ import pytest
 
 from d1fleet import protocol
 from d1fleet.changes import FILE, Change, decode, encode
-from tests.fuzz.peer import Peer
+from tests.fuzz.peer import Peer, wait_until
 
 Start = Callable[..., Peer]
 
@@ -54,13 +54,34 @@ def test_changes_are_told_before_the_end_of_an_attempt(start: Start) -> None:
     assert peer.end() == 0
 
 
-def test_the_first_attempt_waits_until_nothing_can_be_missed(start: Start) -> None:
-    peer = start("echo x > made\n")
-    for number in range(200):
-        (peer.tree / f"folder{number}").mkdir()
+def test_the_first_attempt_waits_until_nothing_can_be_missed(tmp_path: Path) -> None:
+    with Peer(tmp_path, "for each in folder*; do echo x > $each/made; done\n") as peer:
+        for number in range(500):
+            (peer.tree / f"folder{number}").mkdir()
+        peer.begin()
+        peer.send(protocol.Watch(folder=os.fsencode(peer.tree)), peer.run(2))
+        peer.next(protocol.Exit)
+        assert told(peer).count("made") == 500
+        assert peer.end() == 0
+
+
+def test_it_goes_on_when_a_supervisor_is_killed(start: Start) -> None:
+    peer = start("echo x > made; test -e again || exec sleep 1000\n")
     peer.send(peer.run(2))
+    wait_until(lambda: any(each.name() == "sleep" for each in peer.processes()))
+    (make,) = [each for each in peer.processes() if each.name() == "sleep"]
+    supervisor = make.parent()
+    assert supervisor is not None
+    supervisor.kill()
     peer.next(protocol.Exit)
+    (peer.tree / "again").touch()
+    peer.received.clear()
+    (peer.tree / "made").unlink()
+    peer.send(peer.run(4))
+    assert peer.next(protocol.Exit).code == 0
     assert "made" in told(peer)
+    assert not any(isinstance(message, protocol.Unwatched) for message in peer.received)
+    assert peer.end() == 0
 
 
 def test_an_attempt_begins_when_all_that_it_needs_is_seen(start: Start) -> None:
