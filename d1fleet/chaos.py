@@ -482,6 +482,7 @@ class _Build:
         with contextlib.suppress(ProcessLookupError):
             for pid in [*process.children(self._process.pid), self._process.pid] if not self.ended else []:
                 os.kill(pid, signal.SIGKILL)
+        self._process.wait()
 
     def _events(self) -> list[dict[str, object]]:
         try:
