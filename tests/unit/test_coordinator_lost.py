@@ -84,6 +84,13 @@ def test_its_next_host_has_to_see_that_what_was_torn_is_gone(
     assert run.sees == 9
 
 
+def test_an_interrupt_waits_for_nothing_to_be_seen(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    given_up: list[bool] = []
+    monkeypatch.setattr(Visibility, "give_up", lambda self: given_up.append(True))
+    make().coordinator.interrupt()
+    assert given_up
+
+
 def test_so_has_the_host_that_had_asked_for_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     desk = make()
     parent = desk.begin()
