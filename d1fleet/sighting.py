@@ -101,6 +101,8 @@ class _Sighting:
 
     def _is_blind(self, error: OSError) -> None:
         """What changes here is not known any more; what others change can be seen all the same."""
+        if self._watch is not None:
+            self._watch.close()
         self._watch = None
         self._answer(FAULT, 0, str(error).encode())
 
@@ -139,8 +141,6 @@ class _Sighting:
             self._see(number, decode(payload))
             if verb == SEE:
                 self._last = number
-            self._round.extend(self._pending)
-            self._round_at, self._look_s = time.monotonic(), _SHORTEST_LOOK_S
 
     # -- what changes here ------------------------------------------------------------------------------
 
@@ -166,7 +166,10 @@ class _Sighting:
 
     def _see(self, number: int, changes: list[Change]) -> None:
         until = time.monotonic() + self._limit_s
+        if not self._pending:
+            self._look_s = _SHORTEST_LOOK_S
         for change in changes:
+            self._round.append(change.path)  # at once, whenever others are looked at again
             known = self._pending.get(change.path)
             if known is None:
                 self._numbers[number] += 1
