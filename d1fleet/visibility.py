@@ -107,7 +107,8 @@ class Visibility:
         if self._sight is not None:
             self._watch(link, RECENT_S if self._late_here and not late else 0.0)
             return
-        self._late_here = shows_late(self._folder)
+        if len(self._links) == 1:  # the first: where there are no hosts, nobody need know
+            self._late_here = shows_late(self._folder)
         if late or self._late_here:
             self._begin()
 

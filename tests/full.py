@@ -88,7 +88,7 @@ PARTS = (
             "each_time and not (freeze or thaw or pause or hang or host or all or cut or sshd or flap)",
         ),
     ),
-    Part("chaos-machines", ("-m", "full", "tests/chaos/test_machines.py", "-k", "tree")),
+    Part("chaos-machines", ("-m", "full", "tests/chaos/test_machines.py", "-k", "tree or disk")),
     Part("chaos-package", ("-m", "full", "tests/chaos/test_machines.py", "-k", "package")),
     Part("transport", ("-m", "full", "tests/unit/transport")),
     Part("schedules", ("-m", "full", "tests/unit/test_schedules.py")),

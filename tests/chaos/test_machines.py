@@ -162,6 +162,13 @@ def small_disk(tmp_path: Path) -> Iterator[Machines]:
         subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.parametrize("number", range(10))
+def test_a_full_disk(small_disk: Machines, number: int) -> None:
+    tree = small_disk.folder / "tree"
+    make_tree(tree)
+    small_disk.check(tree, ["-j6"], [FAULTS["room"]])
+
+
 def test_a_real_package(small_disk: Machines) -> None:
     """e2fsprogs' libraries: host killed, frozen, cut off; d1fleet killed, no room, no host left."""
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from d1fleet import protocol
@@ -470,10 +470,11 @@ _EVENTS = st.tuples(
 
 @settings(deadline=None)
 @given(st.lists(_EVENTS, max_size=40))
+@example([("come", "alder", 0.0), ("run", "alder", 7.0), ("end", "alder", 9.0)])
 def test_whatever_comes_and_goes(tmp_path_factory: pytest.TempPathFactory, events: list[Any]) -> None:
     """Who is up is open, has seen the tree, is wanted and not drained; one that was lost with work is waited
     for as long as its lease and its grace, whatever its next connection does; nobody is told twice that a
-    connection has left.
+    connection has left, nor that all has ended there.
     """
     scene = Scene(tmp_path_factory.mktemp("scene"))
     wanted, drained = {"alder", "birch"}, dict.fromkeys(["alder", "birch"], False)
@@ -521,7 +522,9 @@ def test_whatever_comes_and_goes(tmp_path_factory: pytest.TempPathFactory, event
             assert {id(old) for old in scene.hosts.every_link if scene.hosts._wait_s(old) > 0} == {
                 which for which, end in runs_until.items() if end > now
             }
-            told = [id(left) for left, _, _ in scene.left]
-            assert len(told) == len(set(told))
+            # When it is lost, and when all has ended there for certain.
+            for waits in (True, False):
+                told = [id(left) for left, _, wait_s in scene.left if (wait_s > 0) is waits]
+                assert len(told) == len(set(told))
     finally:
         scene.close()
