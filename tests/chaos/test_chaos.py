@@ -155,8 +155,9 @@ def test_where_nothing_can_be_tried(tmp_path: Path) -> None:
     assert "plain make ends with 2 in a copy of this tree: make: *** No rule to make target" in refused(
         "nothing"
     )
-    said = refused("--faults", "sshd,cut", "-j2")
+    said = refused("--faults", "sshd,cut,thaw", "-j2")
     assert "no host is reached over SSH" in said and "no fault could be made" in said
+    assert "the frozen one would keep its slots" in said
     subprocess.run(["make", "-s", "-j2"], cwd=tree, check=True)
     assert "in a copy of this tree make has nothing to do" in refused("-j2")
     done = run(trial, *trial.arguments, "--fault", "sshd")
