@@ -16,6 +16,19 @@ from .loop import Loop
 from .transport import pipes
 
 
+def start_module(module: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start a module of this package; `pipes.started_pids` has the process until somebody discards it.
+
+    Raises:
+        ToolError: it cannot be started.
+    """
+    # -P: not from the build's folder, where anything may lie.
+    argv = [sys.executable, "-P", "-m", module, *arguments]
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    path = os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))
+    return pipes.start(argv, {**os.environ, "PYTHONPATH": path})
+
+
 class Helper:
     """One such process.
 
@@ -39,11 +52,7 @@ class Helper:
         self._loop = loop
         self._done = done
         self._question = memoryview(question)
-        # -P: not from the build's folder, where anything may lie.
-        argv = [sys.executable, "-P", "-m", module, *arguments]
-        ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        path = os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))
-        self.process = pipes.start(argv, {**os.environ, "PYTHONPATH": path})
+        self.process = start_module(module, *arguments)
         assert self.process.stdin and self.process.stdout and self.process.stderr
         self.process.stderr.close()
         self._in, self._out = self.process.stdin, self.process.stdout

@@ -9,7 +9,6 @@ Where all see the tree as it is, nothing of this is there.
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,6 +17,7 @@ from typing import NamedTuple
 from . import protocol, words
 from .changes import Change, decode, encode
 from .errors import ProtocolError
+from .helper import start_module
 from .hostlink import HostLink
 from .loop import Loop
 from .server.facts import shows_late
@@ -231,11 +231,7 @@ class Visibility:
 
 def _started(root: bytes, recent_s: float) -> tuple[int, int, int]:
     """Start the process of a Sight as a program: where threads are, nobody may fork and go on."""
-    # -P: not from the build's folder, where anything may lie.
-    argv = [sys.executable, "-P", "-m", "d1fleet.sighting", os.fsdecode(root), str(recent_s)]
-    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    path = os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))
-    process = pipes.start(argv, {**os.environ, "PYTHONPATH": path})
+    process = start_module("d1fleet.sighting", os.fsdecode(root), str(recent_s))
     assert process.stdin and process.stdout and process.stderr
     read, write = os.dup(process.stdout.fileno()), os.dup(process.stdin.fileno())
     for file in (process.stdin, process.stdout, process.stderr):
