@@ -90,5 +90,6 @@ lock: | $(BIN)/python
 	$(BIN)/python -m venv .cache/lock
 	.cache/lock/bin/python -m pip install -q uv
 	$(LOCK_PIP) -o $(LOCK)/run.txt pyproject.toml
+	$(LOCK_PIP) -o $(LOCK)/registry.txt --extra registry pyproject.toml
 	$(LOCK_PIP) -o $(LOCK)/dev.txt --extra dev pyproject.toml
 	$(LOCK_PIP) -o $(LOCK)/build.txt $(LOCK)/build.in
