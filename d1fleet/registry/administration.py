@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import credentials
-from .core import Core
+from .core import Core, whole
 from .credentials import KEY, TOKEN
 from .model import (
     MOST_PROJECTS,
@@ -74,6 +74,7 @@ class Administration:
             raise unknown("project", name)
         return found
 
+    @whole
     async def create_project(self, by: By, name: str, ranges: Sequence[str], **settings: Any) -> Project:
         """Args:
         settings: further fields of a Project.
@@ -94,6 +95,7 @@ class Administration:
         core.feed.everything()
         return project
 
+    @whole
     async def change_project(self, by: By, name: str, **settings: Any) -> Project:
         """Args:
         settings: fields of a Project, other than its name.
@@ -113,6 +115,7 @@ class Administration:
         core.feed.everything()
         return project
 
+    @whole
     async def delete_project(self, by: By, name: str, with_hosts: bool = False) -> None:
         """Args:
         with_hosts: its hosts leave it; without, it has to be empty.
@@ -153,6 +156,7 @@ class Administration:
         found = [token for token in self._core.tokens.values() if token.project == project]
         return sorted(found, key=lambda token: token.created_at)
 
+    @whole
     async def create_token(self, by: By, project: str, note: str = "") -> tuple[str, Token]:
         """Returns:
         The token, which nobody can show again, and what is kept of it.
@@ -167,6 +171,7 @@ class Administration:
             core.tokens[token.id] = token
         return text, token
 
+    @whole
     async def rotate_tokens(self, by: By, project: str) -> tuple[str, Token]:
         """Make all tokens of a project void, and a new one. Hosts that have joined stay."""
         core = self._core
@@ -180,6 +185,7 @@ class Administration:
             core.tokens[token.id] = token
         return text, token
 
+    @whole
     async def revoke_token(self, by: By, project: str, identity: str) -> None:
         core = self._core
         _may_change(by)
@@ -238,6 +244,7 @@ class Administration:
             ),
         )
 
+    @whole
     async def forget(self, by: By, name: str) -> None:
         """Have no such host any more, and its credential void. It may join again, with a token."""
         core = self._core
@@ -291,6 +298,7 @@ class Administration:
                 422, "field", f"address: {text} is in no range of the host's projects", field="address"
             )
 
+    @whole
     async def _change(
         self, by: By, what: str, name: str, change: Callable[[Host], Host], detail: str = ""
     ) -> Host:
@@ -314,6 +322,7 @@ class Administration:
     def operators(self) -> list[Operator]:
         return sorted(self._core.operators.values(), key=lambda operator: operator.name)
 
+    @whole
     async def put_operator(self, by: By, name: str, password: str, kind: str = "operator") -> Operator:
         """Add somebody who signs in at the panel, or give them another password."""
         core = self._core
@@ -332,6 +341,7 @@ class Administration:
             core.operators[name] = operator
         return operator
 
+    @whole
     async def remove_operator(self, by: By, name: str) -> None:
         core = self._core
         _may_change(by)
@@ -357,6 +367,7 @@ class Administration:
     def keys(self) -> list[Key]:
         return sorted(self._core.keys.values(), key=lambda key: key.created_at)
 
+    @whole
     async def create_key(self, by: By, kind: str, note: str = "") -> tuple[str, Key]:
         """Returns:
         The key, which nobody can show again, and what is kept of it.
@@ -374,6 +385,7 @@ class Administration:
             core.keys[identity] = key
         return text, key
 
+    @whole
     async def remove_key(self, by: By, identity: str) -> None:
         core = self._core
         _may_change(by)

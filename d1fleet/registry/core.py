@@ -12,10 +12,10 @@ import functools
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from .credentials import Credentials
 from .feed import Feed
@@ -36,6 +36,22 @@ GATHER_S = 0.2
 """Changes within this time are one piece of news: fifty hosts that come at once would be fifty."""
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+_UNDER_WAY: set[asyncio.Future[Any]] = set()
+
+
+def whole(method: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """For what writes and then tells the pool: it is done to its end, also where nobody waits any more."""
+
+    @functools.wraps(method)
+    async def done(*args: P.args, **values: P.kwargs) -> T:
+        task = asyncio.ensure_future(method(*args, **values))
+        _UNDER_WAY.add(task)
+        task.add_done_callback(_UNDER_WAY.discard)
+        return await asyncio.shield(task)
+
+    return done
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,7 @@ class Core:
         self._calling: asyncio.TimerHandle | None = None
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopped = False
 
     # Start and end
 
@@ -107,6 +124,9 @@ class Core:
 
     async def stop(self) -> None:
         """Write what is not written yet, and let those go who wait."""
+        if self._stopped:
+            return
+        self._stopped = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -211,8 +231,7 @@ class Core:
         self.trouble = trouble
 
     async def _in_writer(self, what: Callable[[], T]) -> T:
-        # Whoever asked may be gone before it is done; then it is done all the same.
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._writer, what))
+        return await asyncio.get_running_loop().run_in_executor(self._writer, what)
 
     # News
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from . import admission
 from .answer import Answer, answer, differs
-from .core import Core
+from .core import Core, whole
 from .credentials import TOKEN, BadCredentialError, Claim, same, secret_id
 from .documents import OldClient
 from .model import (
@@ -41,6 +41,7 @@ class HostService:
     def __init__(self, core: Core) -> None:
         self._core = core
 
+    @whole
     async def join(
         self, token: str, name: str, report: Report, source: str, credential: str = ""
     ) -> tuple[str, Host, Answer]:
@@ -167,6 +168,7 @@ class HostService:
         self._refuse_outcasts(host)
         return answer(core, host, known)
 
+    @whole
     async def leave(self, credential: str, for_good: bool, source: str) -> None:
         """Let a host go: until it checks in again, or for good.
 
@@ -288,6 +290,7 @@ class HostService:
         core.news(touched)
         return touched
 
+    @whole
     async def _adopt(self, claim: Claim, report: Report, source: str) -> None:
         """Take a host back that joined before this database was made: the one before is lost.
 
