@@ -39,7 +39,7 @@ from .summary import show_summary
 from .transport import pipes
 from .tree import TreeLock
 from .unseen import Unseen
-from .watch import InventoryWatch, look
+from .watch import InventoryWatch, state
 
 _OURS = (signal.SIGTTOU, signal.SIGINT)
 """Signals that the coordinator ignores: make gets them as they were."""
@@ -180,7 +180,7 @@ def run(settings: Settings, what: Sequence[str] | Program) -> int:
     for note in settings.notes:
         words.say(note)
     # Before it is read: a change in the meantime is one that the build has not seen.
-    inventory = look(settings.inventory)
+    inventory = state(settings.inventory)
     if isinstance(what, Program):
         program.find(what.words[0], os.environ.get("PATH", os.defpath))
     fleet = fleet_of(settings)

@@ -19,6 +19,7 @@
     ├── NoRecordError            96  no record of a build, or no such job in it    (the user's side)
     ├── UnwellError              97  doctor has found faults                       (host)
     ├── ChaosError               98  a fault has broken a build, or it fails anyway (this project)
+    ├── RegistryError            99  the registry is away, or refuses              (registry or network)
     └── ProgramError            127  the program of --command is not there         (the user's side)
         └── NotExecutableError  126  it is there, and cannot be executed
 
@@ -154,6 +155,12 @@ class ChaosError(D1fleetError):
     """A fault has broken a build for good, or the build cannot be tried."""
 
     exit_code = 98
+
+
+class RegistryError(D1fleetError):
+    """The registry cannot be reached, or does not do what it was asked for."""
+
+    exit_code = 99
 
 
 class ProgramError(D1fleetError):

@@ -17,6 +17,11 @@ PROJECTS = "projects"
 EXAMPLE = "d1fleet_this_is_an_example"
 """The variable that marks the inventory that comes with d1fleet, until somebody has edited it."""
 
+AWAY = ("registry_away", "registry_drained")
+"""Groups of hosts that a registry does not hear of, or that an operator has drained: they stay in their
+projects, and builds go without them until they are back.
+"""
+
 ALL = "all"
 """The name of the one project of an inventory without that group."""
 
@@ -126,6 +131,9 @@ class Inventory:
         names = self.hosts(chosen)
         if not names:
             raise InventoryError(f"project {chosen} has no hosts", f"add hosts to the group `{chosen}`")
+        away = {name for group in AWAY for name in self.hosts(group)}
+        # Where it hears of none, its own network may be what is gone; whoever cannot be reached is found out.
+        names = [name for name in names if name not in away] or names
         readers = [HostVariables(name, self.variables.get(name, {})) for name in names]
         hosts = tuple(reader.host() for reader in readers)
         return Fleet(chosen, hosts, self._jobs(chosen, readers))

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from . import inventory_cache
+from . import collection, inventory_cache, words
 from .errors import D1fleetError, InventoryError, RuntimeFolderError, ToolError
 from .fleet import Fleet, Inventory
 
@@ -99,6 +99,9 @@ def _nearest_config(path: Path) -> str | None:
 
 # Ansible
 
+_OF_REGISTRY = re.compile(r"inventory with '(?:auto|registry)' plugin: (/.*\.d1fleet\.ya?ml: .*)")
+"""What our plugin says, with its mend; what other plugins say of the same file afterwards is of no use."""
+
 
 @contextlib.contextmanager
 def _without_stdin() -> Iterator[None]:
@@ -134,6 +137,17 @@ def _private_folder() -> Iterator[str]:
         yield name
 
 
+@contextlib.contextmanager
+def _plugins(paths: Sequence[Path]) -> Iterator[dict[str, str]]:
+    """What Ansible needs in its environment to find the plugin of a registry, where one is named."""
+    if not inventory_cache.registry_files(paths):
+        yield {}
+        return
+    with collection.linked() as folder:
+        others = os.environ.get("PYTHONPATH")
+        yield {"PYTHONPATH": os.pathsep.join([str(folder), *([others] if others else [])])}
+
+
 def _read(paths: Sequence[Path], config: str | None) -> Inventory:
     try:
         from ansible_runner import interface
@@ -142,7 +156,7 @@ def _read(paths: Sequence[Path], config: str | None) -> Inventory:
         raise ToolError(
             "ansible-runner is not installed", "pip install ansible-runner ansible-core"
         ) from error
-    with _private_folder() as private, _without_stdin():
+    with _private_folder() as private, _plugins(paths) as plugins, _without_stdin():
         vault_file = _environ_path("ANSIBLE_VAULT_PASSWORD_FILE")
         environ = {
             "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]),
@@ -156,6 +170,7 @@ def _read(paths: Sequence[Path], config: str | None) -> Inventory:
             "ANSIBLE_HOME": private,
             **({"ANSIBLE_CONFIG": config} if config else {}),
             **({"ANSIBLE_VAULT_PASSWORD_FILE": vault_file} if vault_file else {}),
+            **plugins,
         }
         # ansible-runner looks for the program in our own PATH, and starts it in that of `envvars`.
         path, os.environ["PATH"] = os.environ.get("PATH"), environ["PATH"]
@@ -181,6 +196,8 @@ def _read(paths: Sequence[Path], config: str | None) -> Inventory:
             else:
                 os.environ["PATH"] = path
     if not answer:
+        if of_registry := _OF_REGISTRY.search(complaint):
+            raise InventoryError(f"the inventory {words.plain(of_registry[1])}")
         raise InventoryError(
             f"the inventory {_named(paths)} cannot be read: {_essence(complaint)}", _mend(paths)
         )

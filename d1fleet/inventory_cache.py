@@ -30,8 +30,10 @@ _MOST_ENTRIES = 50
 
 _USUAL_CONFIGS = ("~/.ansible.cfg", "/etc/ansible/ansible.cfg")
 
-_PLUGIN = re.compile(rb"^\s*[\"']?plugin[\"']?\s*:", re.MULTILINE)
+_PLUGIN = re.compile(rb"(?:^|[{,])\s*[\"']?plugin[\"']?\s*:", re.MULTILINE)
 
+REGISTRY_SUFFIXES = (".d1fleet.yml", ".d1fleet.yaml")
+"""Of files that name a registry (plugins/inventory/registry.py)."""
 
 Stamps = tuple[tuple[str, int, int, int], ...]
 """Path, time, size and inode of files."""
@@ -51,6 +53,14 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
                     continue
                 seen.add((status.st_dev, status.st_ino))
                 yield from (Path(folder, name) for name in names)
+
+
+def registry_files(paths: Sequence[Path]) -> list[Path]:
+    """Those files of inventories that name a registry; what cannot be looked at has none."""
+    found: list[Path] = []
+    with contextlib.suppress(OSError):
+        found += (file for file in _files(paths) if file.name.endswith(REGISTRY_SUFFIXES))
+    return found
 
 
 def entry_key(paths: Sequence[Path], config: str | None) -> str | None:
@@ -94,7 +104,7 @@ def stamps(paths: Sequence[str | Path], config: str | None) -> Stamps:
 
 
 def _is_program(file: Path, mode: int) -> bool:
-    if mode & 0o111:
+    if mode & 0o111 or file.name.endswith(REGISTRY_SUFFIXES):
         return True
     if file.suffix in (".yml", ".yaml"):
         with open(file, "rb") as content:

@@ -2,6 +2,7 @@
 
 Looking is a thread's work: where the inventory lies on a file server that hangs, a build's leases go on.
 Reading is a process's: Ansible takes a second or two, and its library changes what belongs to all threads.
+Where the inventory names a registry, that is asked, too, whether it would say something else by now.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from . import words
-from .errors import D1fleetError, InventoryError
+from .errors import D1fleetError, InventoryError, RegistryError
 from .fleet import Fleet, Inventory
 from .helper import Helper
 from .inventory import used_config
-from .inventory_cache import Stamps, stamps
+from .inventory_cache import Stamps, registry_files, stamps
 from .loop import Loop
+
+ASK_S = 5.0
+"""Between two questions to a registry: a host that joins gets work so much later, and as Ansible takes."""
 
 LOOK_S = 0.5
 """Between two looks."""
@@ -31,16 +36,63 @@ def look(inventories: Sequence[str]) -> Stamps:
     return stamps(inventories, used_config(inventories)) if inventories else ()
 
 
+def state(inventories: Sequence[str]) -> Stamps:
+    """The same, and what the registries say that are named there."""
+    return look(inventories) + _Registries(inventories).look()
+
+
+class _Registries:
+    """What the registries of an inventory say, as stamps: like those of files, they are others when it has to
+    be read anew.
+
+    Args:
+        complain: is told why one cannot be asked, once until it can be again.
+    """
+
+    def __init__(
+        self, inventories: Sequence[str], complain: Callable[[RegistryError], None] = lambda error: None
+    ) -> None:
+        self._paths = [Path(path) for path in inventories]
+        self._complain = complain
+        self._said: dict[Path, int] = {}
+        self._away: set[Path] = set()
+        self._asked_s = -ASK_S
+
+    def look(self) -> Stamps:
+        """Ask, where it is time to; one that is away would say what it has said before."""
+        if time.monotonic() - self._asked_s >= ASK_S:
+            files = registry_files(self._paths)
+            self._said = {file: self._said.get(file, 0) for file in files}
+            for file in files:
+                self._ask(file)
+            self._asked_s = time.monotonic()
+        return tuple((f"what {file} names", said, 0, 0) for file, said in self._said.items())
+
+    def _ask(self, file: Path) -> None:
+        # Not above: builds whose inventory names none do not pay for it.
+        from .registryfile import digest, open_registry
+
+        try:
+            self._said[file] = digest(open_registry(file))
+            self._away.discard(file)
+        except RegistryError as error:
+            if file not in self._away:
+                self._away.add(file)
+                self._complain(error)
+        except InventoryError:
+            self._said[file] = 0  # Ansible says what is wrong with it
+
+
 class InventoryWatch:
     """Calls back with the project's hosts when the inventory has changed.
 
-    What programs and plugins of an inventory would answer now is not asked every second: they run again when
-    a file of the inventory has changed, their own included.
+    What programs and other plugins of an inventory would answer now is not asked: they run again when a file
+    of the inventory has changed, their own included.
 
     Args:
         inventories: as for `load_inventory`.
         project: the one that the build has taken.
-        read: its files as they were before it was read, by `look`.
+        read: the inventory as it was before it was read, by `state`.
         on_change: called in the loop's thread.
     """
 
@@ -74,15 +126,23 @@ class InventoryWatch:
     def _watch(self, read: Stamps) -> None:
         last: Stamps | None = None
         pause_s = LOOK_S
+        registries = _Registries(self._inventories, self._post_away)
         while not self._ended.wait(pause_s):
             began = time.monotonic()
-            found = look(self._inventories)
+            files = look(self._inventories)
+            took_s = time.monotonic() - began
+            found = files + registries.look()
             # Editors write in several steps: what has changed has to stay as it is for a moment.
             if found != read and found == last:
                 read = found
                 self._loop.post(self._read)
             last = found
-            pause_s = max(LOOK_S, (time.monotonic() - began) / _SHARE)
+            pause_s = max(LOOK_S, took_s / _SHARE)
+
+    def _post_away(self, error: RegistryError) -> None:
+        self._loop.post(
+            lambda: words.say(f"hosts that come and go are not seen, those of the build stay: {error}")
+        )
 
     def _read(self) -> None:
         if self._ended.is_set():

@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +100,36 @@ class _BuildCommand(MakeCommand):
         ]
 
 
+def _registry() -> click.Command:
+    from .registry import registry
+
+    return registry
+
+
+def _join() -> click.Command:
+    from .join import join
+
+    return join
+
+
+def _leave() -> click.Command:
+    from .join import leave
+
+    return leave
+
+
+_LATER: dict[str, Callable[[], click.Command]] = {"registry": _registry, "join": _join, "leave": _leave}
+"""Commands that are imported when they are called: `d1fleet build` does not pay for them."""
+
+
 class _Group(click.Group):
     """Knows what is meant where `build` was forgotten."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_LATER})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return _LATER[cmd_name]() if cmd_name in _LATER else super().get_command(ctx, cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given = list(args)  # click takes them away
@@ -118,7 +146,7 @@ class _Group(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if self.get_command(ctx, args[0]) is None:
-            near = difflib.get_close_matches(args[0], self.commands, 1)
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
             mend = f"did you mean d1fleet {near[0]}?" if near else _for_build(args)
             raise UsageError(f"d1fleet has no command {args[0]}", mend)
         return super().resolve_command(ctx, args)

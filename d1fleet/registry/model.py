@@ -37,6 +37,14 @@ HOST_KEY = re.compile(r"[a-z0-9@.-]{3,64} [A-Za-z0-9+/]{16,1500}={0,2}", re.ASCI
 RESERVED = frozenset(["all", "ungrouped", "projects", "localhost"])
 """Names that mean something else in an Ansible inventory."""
 
+OURS = ("d1fleet_", "registry_")
+"""Beginnings of groups that playbooks and the inventory plugin make."""
+
+_THIS_MACHINE = re.compile(
+    r"(localhost|ip6-localhost|ip6-loopback)\d*(\..*)?|(.*\.)?(\d+|0x[0-9a-f]*)", re.ASCII
+)
+"""Ansible takes these, and addresses, for the machine that it runs on or for where to connect to."""
+
 WIDEST = {4: 8, 6: 32}
 """Shortest prefix of a range, by the version of IP: shorter ones are the Internet."""
 
@@ -312,7 +320,7 @@ def check_project_name(text: str) -> None:
     FieldError: it cannot be a group of an inventory and a file.
     """
     _matches("name", text, PROJECT_NAME, "letters, digits and _, at most 63, no digit in front")
-    if text.lower() in RESERVED:
+    if text.lower() in RESERVED or text.lower().startswith(OURS):
         raise FieldError("name", f"{text} means something else in an inventory; choose another name")
 
 
@@ -321,7 +329,7 @@ def check_host_name(text: str) -> None:
     FieldError: it is no name of a host that could stand in an inventory.
     """
     _matches("name", text, HOST_NAME, "a host's name in lower case, at most 100 characters")
-    if text in RESERVED:
+    if text in RESERVED or _THIS_MACHINE.fullmatch(text):
         raise FieldError("name", f"{text} is no name by which others know a host")
 
 

@@ -146,24 +146,32 @@ def describe(
         cache: folder to remember the answer in, made if need be; None remembers nothing. One that is not this
             user's alone is not used.
     """
+    return examine(tools, environ, cache)[0]
+
+
+def examine(
+    tools: Sequence[str] = (), environ: Mapping[str, str] | None = None, cache: str | None = None
+) -> tuple[dict[str, str], bool]:
+    """The same, and whether all answers came, and in time: on a host under load some may not."""
     environ = os.environ if environ is None else environ
     names = list(dict.fromkeys([*TOOLS, *tools]))
     paths = {name: _find(name, environ.get("PATH", _DEFAULT_PATH)) for name in names}
     entry = _entry_name(paths, environ)
     folder = _own_folder(cache) if cache else None
     if folder is None:
-        return _look(names, paths, environ)[0]
+        parts, stamps = _look(names, paths, environ)
+        return parts, stamps is not None
     known = _remembered(folder, entry)
     if known is not None:
-        return known
+        return known, True
     with _alone(folder):
         known = _remembered(folder, entry)  # another server of ours has looked meanwhile
         if known is not None:
-            return known
+            return known, True
         parts, stamps = _look(names, paths, environ)
         if stamps is not None:
             _remember(folder, entry, stamps, parts)
-    return parts
+    return parts, stamps is not None
 
 
 def places(tools: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -15,6 +15,7 @@ import hashlib
 import io
 import re
 import zipfile
+from collections.abc import Iterable
 from importlib import resources
 
 from ..errors import ServerStartError
@@ -100,10 +101,15 @@ def server_archive() -> bytes:
             files.append((f"d1fleet/server/{item.name}", item.read_bytes()))
     for name in _SHIM:
         files.append((f"d1fleet/shim/{name}", package.joinpath("shim", name).read_bytes()))
+    return archive(files)
+
+
+def archive(files: Iterable[tuple[str, bytes]]) -> bytes:
+    """A zip archive of files by name; equal files give equal bytes."""
     memory = io.BytesIO()
-    with zipfile.ZipFile(memory, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(memory, "w", zipfile.ZIP_STORED) as found:
         for name, data in files:
-            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+            found.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
     return memory.getvalue()
 
 

@@ -23,12 +23,17 @@ def pack(folder: Path) -> str:
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = launcher.server_hash()
-    _write(folder / f"{name}.zip", launcher.server_archive(), 0o644)
-    _write(folder / "launcher", f"#!/usr/bin/python3 -ISE\n{launcher.bootstrap()}".encode(), 0o755)
+    write(folder / f"{name}.zip", launcher.server_archive(), 0o644)
+    write(folder / "launcher", f"#!/usr/bin/python3 -ISE\n{launcher.bootstrap()}".encode(), 0o755)
     return name
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
+def write(path: Path, data: bytes, mode: int) -> None:
+    """Write a file whole, or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     new = path.with_name(f"{path.name}.{os.getpid()}")
     new.write_bytes(data)
     new.chmod(mode)

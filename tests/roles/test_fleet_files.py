@@ -375,12 +375,46 @@ def test_the_report_of_a_check_promises_nothing() -> None:
         ("d1fleet_ccache_max_size", "5G\nhard_link = true", "write it as 5G"),
         ("d1fleet_ccache_folder", "/var/cache/x", "who shares that cache?"),
         ("d1fleet_ccache_group", "dev", "who shares that cache?"),
+        ("d1fleet_registry", "http://192.0.2.1:33333", "http is for 127.0.0.1 and ::1 alone"),
+        ("d1fleet_registry", "registry.example", "no URL such as https://192.0.2.1:33333"),
+        ("d1fleet_owner", "ada\n{{ x }}", "plain letters, digits"),
     ],
 )
 def test_values_for_distcc_that_cannot_be_meant(variable: str, value: Any, words: str) -> None:
-    (fault,) = of_one(**{variable: value})["faults"]
+    more = {"d1fleet_distcc_networks": ["192.0.2.0/24"]} if variable == "d1fleet_registry" else {}
+    (fault,) = of_one(**more, **{variable: value})["faults"]
     assert fault.startswith("alder: ")
     assert words in fault
+
+
+CHECKS_IN = {"d1fleet_registry": "https://192.0.2.1", "d1fleet_distcc_networks": ["192.0.2.0/24"]}
+TOKEN = "d1j_" + "0" * 8 + "_" + "A" * 43
+
+
+def test_where_a_host_checks_in_networks_have_to_be_named() -> None:
+    assert of_one(**CHECKS_IN)["faults"] == []
+    (fault,) = of_one(d1fleet_registry="https://192.0.2.1")["faults"]
+    assert fault.startswith("alder: d1fleet_distcc_networks has to name the networks")
+    # One that comes with a fact is judged once that is there.
+    late = {"alder": ["d1fleet_distcc_networks"]}
+    values = {"alder": {"d1fleet_registry": "https://192.0.2.1"}}
+    assert check({"demo": ["alder"]}, values, late)["faults"] == []
+
+
+def test_a_token_that_is_none_is_not_repeated() -> None:
+    assert of_one(**CHECKS_IN, d1fleet_registry_token=TOKEN)["faults"] == []
+    (fault,) = of_one(**CHECKS_IN, d1fleet_registry_token=f"{TOKEN} ")["faults"]
+    assert "d1fleet_registry_token is none" in fault
+    assert TOKEN not in fault
+
+
+def test_a_certificate_is_a_file_or_its_text() -> None:
+    text = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    for good in ("files/registry.pem", text):
+        assert of_one(**CHECKS_IN, d1fleet_registry_certificate=good)["faults"] == []
+    key = text.replace("CERTIFICATE", "PRIVATE KEY")
+    (fault,) = of_one(**CHECKS_IN, d1fleet_registry_certificate=key)["faults"]
+    assert "d1fleet_registry_certificate is no certificate" in fault
 
 
 # Members: who reaches whose distcc
@@ -402,6 +436,7 @@ def _member(number: int, **more: Any) -> dict[str, Any]:
         "serves": True,
         "transport": "tcp",
         "ssh_port": 22,
+        "checks_in": False,
         "default_project": "",
         "mismatch": "exclude",
         "parts": {"gcc": "12"},
@@ -463,6 +498,31 @@ SSH = "/usr/local/lib/d1fleet/distcc/serve"
 def _words(found: Any, host: str, project: str) -> list[str]:
     lines = found["hosts"][host]["files"][project].splitlines()
     return [line.split()[0] for line in lines if line.startswith("@") or line[0].isdigit()]
+
+
+def test_of_a_host_that_checks_in_the_inventory_says_networks_alone() -> None:
+    there = {"checks_in": True, "networks": ["192.0.2.0/24"]}
+    found = members(cedar=there)
+    assert found["faults"] == []
+    cedar = found["hosts"]["cedar"]
+    assert cedar["members"] == []
+    assert cedar["files"] == {}
+    assert cedar["ssh_config"] == ""
+    assert cedar["kept"] == {"networks": ["192.0.2.0/24"], "addresses": {}}
+    assert cedar["allow"] == ["127.0.0.1", "192.0.2.0/24"]
+    # Its project may be reached over SSH at any time.
+    assert cedar["serves_ssh"]
+    assert cedar["ssh_port"] == 22
+    # Others that do not check in have it as before.
+    assert found["hosts"]["alder"] == members()["hosts"]["alder"]
+
+
+def test_a_host_that_checks_in_has_to_say_from_where_and_nothing_else() -> None:
+    (fault,) = members(cedar={"checks_in": True})["faults"]
+    assert fault == "cedar: a host that checks in wants d1fleet_distcc_networks, where members are"
+    # Neither an address that peers could use, nor peers that it could let in.
+    away = {"checks_in": True, "networks": ["198.51.100.0/24"], "default4": {}, "addresses": []}
+    assert members(cedar=away)["faults"] == []
 
 
 def test_over_ssh_nobody_is_let_in_by_tcp() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 import d1fleet
+from d1fleet.checkin import pack
 
 ROOT = Path(d1fleet.__file__).parent
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "shim" / "standin.py")
@@ -67,6 +69,14 @@ PURE = [
     "transport.launcher",
     "sshargs",
     "hostsfile",
+    "distccssh",
+    "checkin.answer",
+    "checkin.pace",
+    "checkin.places",
+    "checkin.projects",
+    "checkin.strictjson",
+    "checkin.values",
+    "checkin.view",
     "distcclog",
     "distcclint",
     "chaos_faults",
@@ -78,7 +88,7 @@ IO_MODULES = {
 
 LAYERS = [
     "changes errors model makeargs locks tokens server.lease words inherited sshargs retry hostsfile",
-    "distcclog distcclint",
+    "distcclog distcclint distccssh registryplace registrytls registryclient registryfile collection",
     "protocol makeflags loop folders rules hostspec hostvars estimates machines waiting history traces",
     "ranking foresight placement simulator entries",
     "slots slotpool stream streams environment jobserver tree runtime interpose record policy fleet trust",
@@ -105,9 +115,18 @@ LAYERS = [
     "doctor_distcc",
     "doctor doctor_report chaos",
     "chaos_report",
-    "cli cli.command cli.chaos cli.distcc cli.doctor cli.simulate cli.why cli.main cli.__main__",
+    "checkin.*",
+    "registry.*",
+    "cli.*",
 ]
-"""From the bottom to the top: a module imports from its own layer and those before it."""
+"""From the bottom to the top: a module imports from its own layer and those before it. `x.*` is all of x."""
+
+OF_THE_REGISTRY = {
+    "alembic", "anyio", "argon2", "click", "fastapi", "itsdangerous", "jinja2", "limits", "prometheus_client",
+    "psycopg", "pydantic", "sqlalchemy", "starlette", "uvicorn", "uvloop", "cryptography",
+    "typing_extensions", "yaml",
+}  # fmt: skip
+"""What the extra d1fleet[registry] brings; nothing else imports any of it."""
 
 
 def _name(path: Path) -> str:
@@ -186,6 +205,8 @@ def test_foreign_packages_have_one_place_each() -> None:
     for name, packages in found.items():
         if name.startswith("cli"):
             assert packages <= {"click", "rich"}, name
+        elif name.startswith("registry."):
+            assert packages <= OF_THE_REGISTRY, name
         elif name == "summary":
             assert packages <= {"rich"}, name
         else:
@@ -233,31 +254,66 @@ def test_the_server_imports_only_what_is_shipped() -> None:
 
 def test_imports_point_one_way() -> None:
     height = {name: number for number, layer in enumerate(LAYERS) for name in layer.split()}
+
+    def of(name: str) -> int:
+        return height[name] if name in height else height[f"{name.split('.')[0]}.*"]
+
     for name in IMPORTS:
         if name in APART or name.startswith("server"):
             continue
         for used in _ours(name):
             if not used.startswith("server."):
-                assert height[used] <= height[name], f"{name} imports {used}"
+                assert of(used) <= of(name), f"{name} imports {used}"
 
 
 def test_what_the_coordinators_side_uses_of_the_server() -> None:
     """Process control and a machine's identity are Linux's, not the server's; toolchains are compared here
-    and described there.
+    and described there. The check-in is on hosts, too.
     """
     for name in IMPORTS:
-        if name.startswith("server") or name == "transport.bootstrap":
+        if name.split(".")[0] in ("server", "checkin") or name == "transport.bootstrap":
             continue
         used = {used for used in _ours(name) if used.startswith("server")}
         assert used <= {"server.process", "server.toolchain", "server.facts"}, name
 
 
+def test_the_check_in_imports_only_what_is_shipped() -> None:
+    shipped = {name.replace("/", ".").removesuffix(".__init__") for name in pack.MODULES}
+    checkin = {name for name in IMPORTS if name.split(".")[0] == "checkin"} - {"checkin.pack"}
+    assert len(checkin) > 20
+    for name in checkin | shipped - {"__init__"}:
+        assert _ours(name) <= checkin | shipped | {""}, name
+        assert not _foreign(name), name
+    for name in shipped - {"__init__"}:
+        assert not _ours(name) & checkin, name
+
+
+def test_the_root_helper_has_nothing_to_do_with_networks() -> None:
+    seen: set[str] = set()
+    waiting = ["checkin.apply"]
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += _ours(name) & IMPORTS.keys()
+    found = {each.split(".")[0] for name in seen for each in IMPORTS[name] if not each.startswith(".")}
+    assert "checkin.render" in seen
+    assert not found & {"http", "ssl", "asyncio", "threading"}
+
+
 def test_nothing_imports_the_command_line_or_the_registry() -> None:
+    """But the command line, when somebody wants the registry."""
     for name in IMPORTS:
         if not name.startswith("cli"):
             assert not {used for used in _ours(name) if used.split(".")[0] == "cli"}, name
-        if not name.startswith("registry"):
+        if name.split(".")[0] not in ("registry", "cli"):
             assert not {used for used in _ours(name) if used.split(".")[0] == "registry"}, name
+    for path in ROOT.joinpath("cli").glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom):
+                assert not re.match(r"(d1fleet\.)?registry(\.|$)", node.module or ""), path
+                names = {alias.name for alias in node.names}
+                assert not (node.level == 2 and not node.module and "registry" in names), path
 
 
 def test_no_import_goes_in_a_circle() -> None:

@@ -1,8 +1,9 @@
-"""Unpacks an archive of the server for all users of this host: install_server.py ARCHIVE FOLDER
+"""Unpacks an archive of ours for all users of this host: install_server.py ARCHIVE FOLDER [MAIN]
 
 FOLDER appears at once with everything in it, compiled, so that users need not write there; the archive goes.
 A damaged FOLDER is replaced: for a moment there is none, and launchers take the server that they are sent.
-Needs Python 3.9 and nothing else.
+MAIN is the file in it that is started, that of the d1make server if none is named. Needs Python 3.9 and
+nothing else.
 """
 
 import compileall
@@ -14,7 +15,8 @@ import sys
 import tempfile
 import zipfile
 
-archive, folder = sys.argv[1:]
+archive, folder = sys.argv[1:3]
+main = sys.argv[3] if sys.argv[3:] else os.path.join("d1fleet", "server", "__main__.py")
 
 
 def usable():
@@ -26,7 +28,7 @@ def usable():
     return (
         status.st_uid == os.geteuid()
         and not status.st_mode & 0o022
-        and os.path.isfile(os.path.join(folder, "d1fleet", "server", "__main__.py"))
+        and os.path.isfile(os.path.join(folder, main))
     )
 
 
@@ -39,7 +41,7 @@ try:
     with zipfile.ZipFile(archive) as opened:
         opened.extractall(staging)
     if not compileall.compile_dir(staging, quiet=1, stripdir=staging, prependdir=folder):
-        sys.exit("the server does not compile with this Python: 3.9 or newer is needed")
+        sys.exit("it does not compile with this Python: 3.9 or newer is needed")
     for top, _, names in os.walk(staging):
         os.chmod(top, 0o755)
         for name in names:

@@ -5,6 +5,7 @@ Prints JSON:
     {"cpus": NUMBER, "distccd": BOOL, "nft": BOOL,
      "files": {PROJECT: TEXT}: hosts files as they are, "kept": what the last run has left in distcc.json,
      "default_is_ours": BOOL: /etc/distcc/hosts was written by us,
+     "checks_in": BOOL: something of the check-in is there,
      "of_ssh": [NAME, ...]: files of ours that only peers over SSH need,
      "stale": [UNIT, ...]: units that run and were written after their start}
 
@@ -23,8 +24,15 @@ KEPT = "/etc/d1fleet/distcc.json"
 LIB = "/usr/local/lib/d1fleet/distcc"
 SERVERS = "/usr/local/lib/d1fleet/server/*/"
 OF_SSH = ("serve", "distcc_relay.py", "ssh", "ssh_config")
-UNITS = ("d1fleet-distcc-guard.service", "d1fleet-distcc.service")
-OURS = "role d1.fleet.distcc_hosts"
+UNITS = ("d1fleet-distcc-guard.service", "d1fleet-distcc.service", "d1fleet-checkin.service")
+OF_CHECK_IN = (
+    "/etc/systemd/system/d1fleet-checkin*",
+    "/etc/d1fleet/checkin.json",
+    "/etc/d1fleet/distcc.d",
+    "/usr/local/lib/d1fleet/checkin",
+    "/var/lib/d1fleet-checkin",
+)
+OURS = ("role d1.fleet.distcc_hosts", "role d1.fleet.checkin")
 
 
 def cpus():
@@ -83,7 +91,8 @@ json.dump(
         "nft": os.access("/usr/sbin/nft", os.X_OK),
         "files": files(),
         "kept": kept(),
-        "default_is_ours": OURS in read(DEFAULT),
+        "default_is_ours": any(words in read(DEFAULT) for words in OURS),
+        "checks_in": any(glob.glob(pattern) for pattern in OF_CHECK_IN),
         "of_ssh": [name for name in OF_SSH if os.path.exists(os.path.join(LIB, name))],
         "stale": stale(),
     },

@@ -50,7 +50,9 @@ import sys
 import tempfile
 import time
 
-NOTED = "/etc/d1fleet/before.json"
+NOTED = os.environ.get("D1FLEET_NOTED", "/etc/d1fleet/before.json")
+"""Role registry keeps notes of its own: a host may serve a fleet that it is not in."""
+
 FOLDERS = ("/etc/ansible", "/etc/ansible/facts.d", "/etc/distcc")
 UNIT = "distcc.service"
 SLOTS = "/run/d1fleet/slots/slot.*"

@@ -31,6 +31,9 @@ KEYS = "/etc/ssh/d1fleet_authorized_keys"
 TABLE_FILE = "/etc/d1fleet/distcc.nft"
 HOSTS = "/etc/d1fleet/hosts"
 CHECK_HOSTS = "/usr/local/lib/d1fleet/distcc/check_hosts.py"
+CHECK_IN, WAY_IN = "d1fleet-checkin.service", "d1fleet-checkin-apply.socket"
+"""The check-in at a registry, where the host has one, and the way to its root helper."""
+
 SERVER, GUARD, VENDORS = "d1fleet-distcc.service", "d1fleet-distcc-guard.service", "distcc.service"
 UNITS = "/etc/systemd/system"
 BOTH = f"{GUARD} {SERVER}"
@@ -279,7 +282,9 @@ def check_distcc():
     for path in sorted(glob.glob(f"{HOSTS}/*")):
         status, said = run("/usr/bin/python3", "-ISE", CHECK_HOSTS, path)
         if status:
-            finding("hosts-file", "fault", f"{path}: {said.strip()}", "have it written again", play="refresh")
+            what = f"{path}: {said.strip()}"
+            anew = {"root": f"systemctl restart {CHECK_IN}"} if checks_in() else {"play": "refresh"}
+            finding("hosts-file", "fault", what, "have it written again", **anew)
 
 
 def show(unit):
@@ -433,6 +438,34 @@ def _lines(text):
     return {" ".join(line.split()) for line in joined.splitlines()}
 
 
+def checks_in():
+    """Does a registry tell this host who its peers are?"""
+    return os.path.exists(f"{UNITS}/{CHECK_IN}")
+
+
+def check_check_in():
+    """Without it, the host keeps the peers that it was told of last."""
+    for unit in (WAY_IN, CHECK_IN) if checks_in() else ():
+        state = show(unit)
+        if state.get("ActiveState") != "active":
+            finding(
+                "checkin-down",
+                "fault",
+                f"{unit} is {state.get('ActiveState')} ({state.get('Result')}): no news of peers comes in",
+                f"start it; its log: journalctl -u {CHECK_IN} -n 30",
+                root=f"systemctl enable --now {WAY_IN} {CHECK_IN}",
+            )
+            return
+        if state.get("UnitFileState") != "enabled":
+            finding(
+                "checkin-boot",
+                "warning",
+                f"{unit} is {state.get('UnitFileState')}: it does not start at boot",
+                "enable it",
+                root=f"systemctl enable {WAY_IN} {CHECK_IN}",
+            )
+
+
 def check_journal():
     """What has gone wrong lately."""
     argv = ("journalctl", "--unit", SERVER, "--since", "-1day", "--no-pager", "-q", "-o", "cat")
@@ -467,6 +500,7 @@ def main():
         attempt("apt's pins", check_pins)
         attempt("sshd's settings", check_sshd)
         attempt("distcc", check_distcc)
+        attempt("the check-in", check_check_in)
     json.dump({"checked": checked, "not_checked": not_checked, "findings": found}, sys.stdout)
 
 

@@ -22,6 +22,7 @@ import sys
 import fleet_join
 import fleet_members
 import fleet_people
+import fleet_registry
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
@@ -70,6 +71,7 @@ def check(given):
         faults.add_all(_ccache_faults(typed), host)
         own_projects = [project for project, hosts in given["projects"].items() if host in hosts]
         faults.add_all(fleet_members.value_faults(typed, own_projects), host)
+        faults.add_all(fleet_registry.faults(typed, late), host)
         if fleet_join.BUILDERS in late:
             faults.add(f"{fleet_join.BUILDERS} holds a variable that does not exist, or a fact", host)
         try:

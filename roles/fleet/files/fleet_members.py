@@ -8,15 +8,16 @@ Runs on the controller with PYTHONPATH at d1fleet/'s folder. Standard input and 
                   "host": ansible_host, or "", "default4": {...}, "default6": {...}: facts of that name,
                   "addresses": [...]: all it has, "slots": NUMBER, "port": NUMBER, "options": [...],
                   "networks": [...], "serves": BOOL, "transport": "tcp" or "ssh", "ssh_port": NUMBER: by which
-                  Ansible reaches it, "default_project": PROJECT or "", "mismatch": TEXT,
+                  Ansible reaches it, "checks_in": BOOL: a registry tells it who its peers are,
+                  "default_project": PROJECT or "", "mismatch": TEXT,
                   "parts": {PART: TEXT}, "record": {PROJECT: {"parts": ...}}: what it has
                   been told of its projects, "files": {PROJECT: TEXT}: its hosts files as they are,
                   "kept": KEPT of the last run there}
     out  {"faults": [TEXT, ...], "reference": {...}, "hosts": {HOST: {
           "kept": KEPT, "listen": ADDRESS or "", "allow": [...]: for distccd, "networks": [...]: from which
           members come, "members": [...]: who may connect, "serves_ssh": BOOL: whether some come over SSH,
-          "files": {PROJECT: TEXT}, "ssh_config": TEXT or "": how it reaches peers over SSH, "default":
-          PROJECT or "", "left_out": {PROJECT: {HOST: REASON}}}}}
+          "ssh_port": NUMBER: of its sshd, for peers, "files": {PROJECT: TEXT}, "ssh_config": TEXT or "": how
+          it reaches peers over SSH, "default": PROJECT or "", "left_out": {PROJECT: {HOST: REASON}}}}}
          KEPT    {"networks": [...], "addresses": {HOST: [...]}}
 
 What hosts say of themselves is read by fleet_facts.py: what cannot be meant counts as not said. A host of
@@ -80,11 +81,14 @@ def work_out(given):
     faults, peers = [], {}
     for name, host in hosts.items():
         faults += [f"{name}: {text}" for text in _network_faults(host["networks"])]
+        if host["checks_in"] and not host["networks"]:
+            faults.append(f"{name}: a host that checks in wants d1fleet_distcc_networks, where members are")
         if host["known"]:
             try:
                 peers[name] = _peer(name, host)
             except hostsfile.HostsFileError as error:
-                faults.append(str(error))
+                # Of one that checks in, the registry knows better.
+                faults += [] if host["checks_in"] else [str(error)]
     if faults:
         return {"faults": faults, "hosts": {}}
     reference = given["reference"] or _on_record(projects, hosts)
@@ -96,7 +100,7 @@ def work_out(given):
         own = [project for project, members in projects.items() if name in members]
         found = {"files": {}, "left_out": {}, "default": _default(host, own)}
         over_ssh = {}
-        for project in own:
+        for project in () if host["checks_in"] else own:
             wanted = (reference.get(project) or {}).get("parts") or {}
             entries, left = _entries(name, project, projects[project], hosts, peers, wanted)
             entries = [_by(each, ways[each.name][project], hosts[each.name]) for each in entries]
@@ -112,7 +116,7 @@ def work_out(given):
         members = dict.fromkeys(each for project in own for each in projects[project])
         addresses = {each: _addresses(each, hosts, peers) for each in members}
         networks = _networks(host, hosts, addresses)
-        found["kept"] = {"networks": networks, "addresses": addresses}
+        found["kept"] = {"networks": networks, "addresses": {} if host["checks_in"] else addresses}
         by_tcp = [project for project in own if ways[name][project] == fleet_ways.TCP]
         # Where nobody comes by TCP, nobody but this host itself is let in: peers come by a login.
         allowed = [ipaddress.ip_network(network) for network in (networks if by_tcp else ())]
@@ -120,11 +124,13 @@ def work_out(given):
         found["members"] = _sorted(
             address
             for each in dict.fromkeys(each for project in by_tcp for each in projects[project])
-            for address in addresses[each]
+            for address in (() if host["checks_in"] else addresses[each])
             if any(ipaddress.ip_address(address) in network for network in allowed)
         )
         found["listen"], found["allow"] = _for_distccd(allowed)
-        found["serves_ssh"] = host["serves"] and len(by_tcp) < len(own)
+        # How a project's members reach each other is the registry's to say, and may change at any time.
+        found["serves_ssh"] = host["serves"] and (host["checks_in"] or len(by_tcp) < len(own))
+        found["ssh_port"] = _login(name, host, addresses[name]).port
         found["ssh_config"] = fleet_ways.ssh_config(
             name, {peer: _login(each, hosts[each], addresses[each]) for each, peer in over_ssh.items()}
         )
@@ -354,7 +360,7 @@ def _unreachable(projects, hosts, peers, answer, ways):
     """Members whose address is in no network that their peers let in."""
     for project, members in projects.items():
         for name in members:
-            if ways[name][project] == fleet_ways.SSH:
+            if ways[name][project] == fleet_ways.SSH or hosts[name]["checks_in"]:
                 continue
             networks = answer[name]["kept"]["networks"]
             allowed = [ipaddress.ip_network(network) for network in networks]

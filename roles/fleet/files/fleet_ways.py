@@ -4,58 +4,12 @@ A host's d1fleet_distcc_transport says how its peers reach it. Of a host in seve
 but one group's value; so what a project says is read from its hosts that are in no other.
 """
 
-import dataclasses
+from d1fleet import distccssh
+from d1fleet.distccssh import KNOWN_HOSTS, Login
+
+__all__ = ["KNOWN_HOSTS", "SSH", "TCP", "Login", "ssh_config", "ways"]
 
 TCP, SSH = "tcp", "ssh"
-
-KNOWN_HOSTS = "/etc/ssh/d1fleet_known_hosts"
-"""Written by the role ssh_trust."""
-
-
-_FOR_ALL = (
-    "Host *",
-    "    StrictHostKeyChecking yes",
-    f"    GlobalKnownHostsFile {KNOWN_HOSTS}",
-    "    UserKnownHostsFile /dev/null",
-    "    UpdateHostKeys no",
-    "    CheckHostIP no",
-    "    BatchMode yes",
-    "    ConnectTimeout 4",
-    "    ServerAliveInterval 5",
-    "    ServerAliveCountMax 3",
-    "    ForwardAgent no",
-    "    ForwardX11 no",
-    "    ClearAllForwardings yes",
-    "    PermitLocalCommand no",
-    "    RequestTTY no",
-    "    LogLevel ERROR",
-    # A login costs more than most compilations, and a connection takes as many as sshd's MaxSessions.
-    "    ControlMaster auto",
-    "    ControlPersist 60",
-    # Which key, and what else a user needs to get there; what is said above cannot be changed.
-    "    Include ~/.ssh/config",
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Login:
-    """How sshd on a peer is reached and known.
-
-    Attributes:
-        name: the inventory's.
-        known_port: with which its key is known: Ansible's.
-        port: of its sshd, for peers.
-    """
-
-    name: str
-    known_port: int
-    port: int
-
-    @property
-    def known_as(self):
-        """As the role ssh_trust writes it."""
-        name = self.name.lower()
-        return name if self.known_port == 22 else f"[{name}]:{self.known_port}"
 
 
 def ways(projects, transports):
@@ -91,16 +45,7 @@ def ssh_config(host, logins):
     Args:
         logins: {peer, as in d1fleet.hostsfile: Login}.
     """
-    if not logins:
-        return ""
-    lines = [
-        f"# How distcc on {host} reaches its peers over SSH; written by Ansible, role d1.fleet.distcc_hosts."
-    ]
-    for peer, login in logins.items():
-        lines += [
-            f"Host {peer.alias}",
-            f"    HostName {peer.address}",
-            f"    Port {login.port}",
-            f"    HostKeyAlias {login.known_as}",
-        ]
-    return "\n".join([*lines, *_FOR_ALL]) + "\n"
+    return distccssh.ssh_config(
+        f"How distcc on {host} reaches its peers over SSH; written by Ansible, role d1.fleet.distcc_hosts.",
+        logins,
+    )

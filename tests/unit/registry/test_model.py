@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d1fleet.registry.model import FieldError, Key, Operator, Project, Report, plain
+from d1fleet.registry.model import (
+    FieldError,
+    Key,
+    Operator,
+    Project,
+    Report,
+    check_host_name,
+    check_project_name,
+    plain,
+)
 
 GOOD: dict[str, Any] = {
     "session": "0" * 32,
@@ -135,3 +144,23 @@ def test_kinds() -> None:
 
 def test_what_is_repeated_in_a_message_is_plain() -> None:
     assert plain("a\x1b[31m\u0430" + "b" * 200) == "a?[31m?" + "b" * 73
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["localhost", "localhost4", "localhost.localdomain", "ip6-loopback", "127.0.0.1", "10.1", "7", "a.0x7f"],
+)
+def test_no_host_is_called_as_the_machine_that_ansible_runs_on(name: str) -> None:
+    with pytest.raises(FieldError):
+        check_host_name(name)
+
+
+def test_hosts_are_called_as_they_are_elsewhere() -> None:
+    for name in ("alder", "alder.example", "7-of-9", "a1.b2", "localhosts"):
+        check_host_name(name)
+
+
+@pytest.mark.parametrize("name", ["all", "Projects", "d1fleet_enrolled", "registry_away", "D1fleet_x"])
+def test_no_project_is_called_as_a_group_of_ours(name: str) -> None:
+    with pytest.raises(FieldError):
+        check_project_name(name)

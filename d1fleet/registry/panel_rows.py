@@ -1,0 +1,309 @@
+"""What the panel shows of hosts and projects, and which of them, in which order.
+
+Reads the pool, changes nothing. What costs much for each host is worked out for the page that is shown alone.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..server.toolchain import differences
+from ..words import counted
+from .core import Core
+from .documents import Document, OldClient, reference
+from .model import Host, Project, Report, State
+from .panel_words import short_fingerprint
+
+ROWS_A_PAGE = 100
+
+HEARD = (State.UP, State.SUSPECT, State.DRAINED)
+"""States in which a host's last report holds."""
+
+_ORDER = (State.CLONED, State.SUSPECT, State.GONE, State.LEFT, State.EXPUNGED, State.DRAINED, State.UP)
+"""By state, those come first that somebody should look at."""
+
+TROUBLE = "trouble"
+"""A choice of the filter, beside the states: whatever is not as it should be."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One host.
+
+    Attributes:
+        report: its last one; None where there is none that holds.
+        left_out: (project, reason) for those projects whose peers do not get it.
+        fingerprint: of its toolchain, short.
+        differs: what in its toolchain differs from a project's, for each project where something does.
+    """
+
+    host: Host
+    state: State
+    report: Report | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
+    fingerprint: str = ""
+    differs: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def wrong(self) -> list[str]:
+        """What is not as it should be, in words, the worst first."""
+        # Of a drained host the state says it, and nothing is wrong.
+        said = [] if self.host.drained else list(self.reasons)
+        if self.report is not None and self.report.error:
+            said.append(self.report.error)
+        if not self.host.projects:
+            said.append("it is in no project")
+        return said
+
+    @property
+    def reasons(self) -> Mapping[str, Sequence[str]]:
+        """Why peers do not get it -> in which projects that is so."""
+        found: dict[str, list[str]] = {}
+        for project, reason in self.left_out:
+            found.setdefault(reason, []).append(project)
+        return found
+
+
+@dataclass(frozen=True)
+class ProjectRow:
+    """One project.
+
+    Attributes:
+        up: hosts that are heard of and compile.
+        slots: of all that peers get.
+        wrong: counts of what is not as it should be, in words.
+    """
+
+    project: Project
+    hosts: int
+    up: int
+    slots: int
+    jobs: int
+    wrong: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Total:
+    """Of all projects; attributes as in ProjectRow."""
+
+    hosts: int
+    up: int
+    slots: int
+    jobs: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which hosts are asked for: what stands in the address of a page.
+
+    Attributes:
+        text: a part of a name, an owner, an address, a system, a version or what is wrong.
+        state: a state, TROUBLE, or "" for all.
+        page: from 1.
+    """
+
+    text: str = ""
+    state: str = ""
+    sort: str = "name"
+    down: bool = False
+    page: int = 1
+
+    @classmethod
+    def read(cls, query: Mapping[str, str]) -> Choice:
+        """From an address; what makes no sense there is as if it were not there."""
+        states = [TROUBLE, *(each.value for each in State)]
+        page = query.get("page", "1")
+        return cls(
+            text=query.get("q", "").strip()[:100],
+            state=query["state"] if query.get("state") in states else "",
+            sort=query["sort"] if query.get("sort") in SORTS else "name",
+            down=query.get("down") == "1",
+            page=int(page) if page.isascii() and page.isdigit() and len(page) < 6 else 1,
+        )
+
+    def query(self, **changes: Any) -> dict[str, str]:
+        """As it stands in an address: what is as it always is, is left out."""
+        values = {
+            "q": self.text,
+            "state": self.state,
+            "sort": self.sort,
+            "down": self.down,
+            "page": self.page,
+            **changes,
+        }
+        usual = {"q": "", "state": "", "sort": "name", "down": False, "page": 1}
+        return {
+            name: str(int(value)) if isinstance(value, bool) else str(value)
+            for name, value in values.items()
+            if value != usual[name]
+        }
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Hosts for one page.
+
+    Attributes:
+        found: how many there are on all pages.
+        all: how many there would be without a filter.
+    """
+
+    rows: Sequence[Row]
+    choice: Choice
+    found: int
+    all: int
+
+    @property
+    def pages(self) -> int:
+        return max(1, -(-self.found // ROWS_A_PAGE))
+
+
+class Rows:
+    """Makes rows from the pool."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._references: dict[str, tuple[Document, dict[str, str]]] = {}
+
+    def listing(self, hosts: Sequence[Host], choice: Choice) -> Listing:
+        """Those of these hosts that are asked for."""
+        now_s = self._core.clocks.monotonic()
+        rows = [self._light(host, now_s) for host in hosts]
+        found = [row for row in rows if _fits(row, choice)]
+        found.sort(key=lambda row: row.host.name)
+        found.sort(key=SORTS[choice.sort], reverse=choice.down)
+        page = min(choice.page, max(1, -(-len(found) // ROWS_A_PAGE)))
+        shown = found[(page - 1) * ROWS_A_PAGE : page * ROWS_A_PAGE]
+        return Listing(
+            [self._full(row) for row in shown],
+            Choice(choice.text, choice.state, choice.sort, choice.down, page),
+            len(found),
+            len(rows),
+        )
+
+    def row(self, host: Host) -> Row:
+        """All of one."""
+        return self._full(self._light(host, self._core.clocks.monotonic()))
+
+    def project(self, project: Project) -> ProjectRow:
+        pool = self._core.pool
+        now_s = self._core.clocks.monotonic()
+        rows = [self._light(host, now_s) for host in pool.members(project.name)]
+        peers = set(pool.document(project.name).peers)
+        old = pool.old_clients(project.name) if project.toolchain_mismatch == "ignore" else []
+        return ProjectRow(
+            project,
+            hosts=len(rows),
+            up=sum(row.state is State.UP for row in rows),
+            slots=sum(row.host.slots for row in rows if row.host.name in peers)
+            + sum(client.slots for client in old),
+            jobs=sum(row.report.jobs for row in rows if row.report is not None),
+            wrong=tuple(_counts(rows, project.name)),
+        )
+
+    def total(self, hosts: Iterable[Host]) -> Total:
+        """Of these hosts; one in two projects counts once."""
+        pool = self._core.pool
+        now_s = self._core.clocks.monotonic()
+        rows = [self._light(host, now_s) for host in hosts]
+        peers = {name for project in pool.projects for name in pool.document(project).peers}
+        return Total(
+            hosts=len(rows),
+            up=sum(row.state is State.UP for row in rows),
+            slots=sum(row.host.slots for row in rows if row.host.name in peers),
+            jobs=sum(row.report.jobs for row in rows if row.report is not None),
+        )
+
+    def old_clients(self, project: str) -> Sequence[OldClient]:
+        return self._core.pool.old_clients(project)
+
+    def reference(self, project: str) -> Mapping[str, str]:
+        """A project's toolchain. It can only become another one together with the project's document."""
+        document = self._core.pool.document(project)
+        known = self._references.get(project)
+        if known is None or known[0] is not document:
+            hosts = self._core.pool.members(project)
+            found = reference(host for host in hosts if not host.expunged and not host.cloned)
+            self._references[project] = known = (document, found)
+        return known[1]
+
+    def _light(self, host: Host, now_s: float) -> Row:
+        pool = self._core.pool
+        state = pool.state(host, now_s)
+        left_out = []
+        if state in HEARD:
+            for name in host.projects:
+                reason = pool.document(name).left_out.get(host.name) if name in pool.projects else None
+                if reason:
+                    left_out.append((name, reason))
+        report = pool.live[host.id].report if state in HEARD else None
+        return Row(host, state, report, tuple(left_out))
+
+    def _full(self, row: Row) -> Row:
+        host = row.host
+        differs = {}
+        if host.toolchain:
+            for name in host.projects:
+                if name in self._core.pool.projects and (
+                    found := differences(self.reference(name), host.toolchain)
+                ):
+                    differs[name] = found
+        return Row(host, row.state, row.report, row.left_out, short_fingerprint(host.toolchain), differs)
+
+
+def _fits(row: Row, choice: Choice) -> bool:
+    if choice.state == TROUBLE:
+        if row.state in (State.UP, State.DRAINED, State.LEFT) and not row.wrong:
+            return False
+    elif choice.state and row.state.value != choice.state:
+        return False
+    host = row.host
+    words = (host.name, host.owner, host.address, host.version, host.system, *host.projects, *row.wrong)
+    return not choice.text or any(choice.text.lower() in each.lower() for each in words)
+
+
+def _counts(rows: Iterable[Row], project: str) -> Iterable[str]:
+    every = list(rows)
+    for state in (State.CLONED, State.SUSPECT, State.GONE, State.EXPUNGED):
+        count = sum(row.state is state for row in every)
+        if count:
+            yield f"{count} {state.value}"
+    out = [row for row in every if row.state is not State.DRAINED and project in dict(row.left_out)]
+    if out:
+        yield f"{len(out)} left out"
+    errors = sum(row.report is not None and bool(row.report.error) for row in every)
+    if errors:
+        yield f"{counted(errors, 'host')} with an error"
+
+
+def _address(text: str) -> tuple[int, int]:
+    if not text:
+        return 9, 0
+    address = ipaddress.ip_address(text)
+    return address.version, int(address)
+
+
+def _live(what: Callable[[Report], float]) -> Callable[[Row], float]:
+    """Hosts of which it is not known stand below all others."""
+    return lambda row: what(row.report) if row.report is not None else -1.0
+
+
+SORTS: Mapping[str, Callable[[Row], Any]] = {
+    "name": lambda row: row.host.name,
+    "state": lambda row: _ORDER.index(row.state),
+    "address": lambda row: _address(row.host.address),
+    "jobs": _live(lambda report: report.jobs),
+    "slots": lambda row: row.host.slots,
+    "load": _live(lambda report: report.load_others_cpus),
+    "memory": _live(lambda report: report.memory_available_bytes),
+    "disk": _live(lambda report: report.disk_free_bytes),
+    "owner": lambda row: row.host.owner.lower(),
+    "toolchain": lambda row: short_fingerprint(row.host.toolchain),
+    "version": lambda row: row.host.version,
+    "contact": lambda row: -row.host.seen_at,
+    "wrong": lambda row: (not row.wrong, row.wrong),
+}
+"""By what hosts can be sorted, as an address of a page has it."""

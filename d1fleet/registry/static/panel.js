@@ -1,0 +1,11 @@
+// What the panel does beyond plain pages. Without it all of it works, with a reload.
+'use strict';
+
+import { startForms } from './forms.js';
+import { startLive } from './live.js';
+import { startTicking } from './ticking.js';
+
+document.documentElement.classList.add('scripted');
+startTicking();
+startForms();
+startLive();
