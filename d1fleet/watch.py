@@ -46,41 +46,45 @@ class _Registries:
     be read anew.
 
     Args:
+        before: what they said before, among other stamps.
         complain: is told why one cannot be asked, once until it can be again.
     """
 
     def __init__(
-        self, inventories: Sequence[str], complain: Callable[[RegistryError], None] = lambda error: None
+        self,
+        inventories: Sequence[str],
+        before: Stamps = (),
+        complain: Callable[[RegistryError], None] = lambda error: None,
     ) -> None:
         self._paths = [Path(path) for path in inventories]
         self._complain = complain
-        self._said: dict[Path, int] = {}
+        self._said = {name: said for name, said, _, _ in before}
         self._away: set[Path] = set()
         self._asked_s = -ASK_S
 
     def look(self) -> Stamps:
         """Ask, where it is time to; one that is away would say what it has said before."""
         if time.monotonic() - self._asked_s >= ASK_S:
-            files = registry_files(self._paths)
-            self._said = {file: self._said.get(file, 0) for file in files}
-            for file in files:
-                self._ask(file)
+            names = {f"what {file} names": file for file in registry_files(self._paths)}
+            self._said = {name: self._said.get(name, 0) for name in names}
+            for name, file in names.items():
+                self._ask(name, file)
             self._asked_s = time.monotonic()
-        return tuple((f"what {file} names", said, 0, 0) for file, said in self._said.items())
+        return tuple((name, said, 0, 0) for name, said in self._said.items())
 
-    def _ask(self, file: Path) -> None:
+    def _ask(self, name: str, file: Path) -> None:
         # Not above: builds whose inventory names none do not pay for it.
         from .registryfile import digest, open_registry
 
         try:
-            self._said[file] = digest(open_registry(file))
+            self._said[name] = digest(open_registry(file))
             self._away.discard(file)
         except RegistryError as error:
             if file not in self._away:
                 self._away.add(file)
                 self._complain(error)
         except InventoryError:
-            self._said[file] = 0  # Ansible says what is wrong with it
+            self._said[name] = 0  # Ansible says what is wrong with it
 
 
 class InventoryWatch:
@@ -126,7 +130,7 @@ class InventoryWatch:
     def _watch(self, read: Stamps) -> None:
         last: Stamps | None = None
         pause_s = LOOK_S
-        registries = _Registries(self._inventories, self._post_away)
+        registries = _Registries(self._inventories, read, self._post_away)
         while not self._ended.wait(pause_s):
             began = time.monotonic()
             files = look(self._inventories)

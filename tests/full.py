@@ -109,6 +109,7 @@ PARTS = (
     Part("roles-projects", ("-m", "", "tests/roles", "-k", "projects and not distcc")),
     Part("roles-molecule", ("-m", "", "tests/roles", "-k", "molecule and not distcc")),
     Part("fuzz", ("-m", "", "tests/fuzz")),
+    Part("panel", ("-m", "", "tests/panel")),
 )
 
 

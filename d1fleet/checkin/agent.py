@@ -104,6 +104,7 @@ class Agent(talk.Listener):
             except UsageError as error:
                 self._troubles.say("configuration", WARNING, f"the old registry stays: {error.message}")
             else:
+                self._troubles.say("configuration", WARNING, "", "the new registry can be used")
                 log(NOTICE, "the configuration was read anew")
                 self._talk.close(0.0)
                 self._talk = new
@@ -177,9 +178,11 @@ class Agent(talk.Listener):
         self._troubles.report("registry", "")
         self._troubles.say("registry", NOTICE, "", "the registry answers")
         self._troubles.say("peers", WARNING, found.message, "peers get this host")
-        if self._strikes.clear():
+        back = self._strikes.clear()
+        if back:
             log(NOTICE, "the registry is back: peers are as it says")
-        self._apply()
+        if news or back or not self._applier.was_asked:
+            self._apply()
         self._note("", found.message)
         return news
 
@@ -271,10 +274,10 @@ class Agent(talk.Listener):
             else:
                 self._notifier.tell("WATCHDOG=1")
                 self._kicked_s = now_s
-        if self._credential_stamp:
-            self._notifier.status(self._troubles.of("registry") or f"peers: {self._summary()}")
-        else:
+        if not self._credential_stamp:
             self._notifier.status("this host has not joined")
+        elif self._view.name or self._troubles.of("registry"):
+            self._notifier.status(self._troubles.of("registry") or f"peers: {self._summary()}")
 
     # The end
 
@@ -287,7 +290,7 @@ class Agent(talk.Listener):
             # Not to be held up by a name service.
             goodbye = threading.Thread(target=self._leave, name="leave", daemon=True)
             goodbye.start()
-            goodbye.join(talk.LEAVE_LIMIT_S)
+            goodbye.join(talk.LEAVE_LIMIT_S + 0.2)
         self._loop.stop()
 
     def _leave(self) -> None:

@@ -42,6 +42,11 @@ class Applier:
         self._once_more = False
         self._timer: Timer | None = None
 
+    @property
+    def was_asked(self) -> bool:
+        """Has anything been wanted so far?"""
+        return bool(self._wanted)
+
     def want(self, request: dict[str, Any]) -> None:
         """Ask for this, unless it is what was asked for last."""
         wanted = json.dumps(request, separators=(",", ":"), sort_keys=True).encode()

@@ -277,6 +277,8 @@ def _context(certificate: str) -> tuple[ssl.SSLContext, bytes]:
     context.check_hostname = False
     context.verify_flags |= _PARTIAL_CHAIN
     try:
+        if certificate.count("-----BEGIN ") != 1:
+            raise ValueError("not one")
         pinned = ssl.PEM_cert_to_DER_cert(certificate.strip() + "\n")
         context.load_verify_locations(cadata=pinned)
     except ValueError as error:  # what ssl says itself is one, or an OSError

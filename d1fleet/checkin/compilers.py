@@ -1,4 +1,4 @@
-"""This host's toolchain, looked at by a process of its own, at the lowest priority.
+"""This host's toolchain, looked at by a process of its own, at a low priority.
 
 Not by a thread: while one of low priority waits for a CPU it may hold Python's lock, and beats would be late.
 """
@@ -29,10 +29,12 @@ AGAIN_S = 60.0
 """After a look that was not sure: the host is busy."""
 
 LONGEST_S = 180.0
-"""For a look; at the lowest priority it may wait long for a CPU (a guess)."""
+"""For a look; it may wait long for a CPU (a guess)."""
+
+NICE = 5
+"""Nobody notices it. At the lowest priority, on a busy host, compilers would not answer in time."""
 
 _MOST_BYTES = 1 << 18
-_NICEST = 19
 
 _START = (
     "import sys; sys.path.insert(0, sys.argv.pop(1));"
@@ -42,19 +44,21 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__
 """The folder, or the archive, that this package lies in."""
 
 
-def argv(cache: str, tools: Sequence[str]) -> list[str]:
+def argv(cache: str, tools: Sequence[str], nice: int) -> list[str]:
     """The command that prints what `read` reads.
 
     Args:
         cache: a folder of this user's to remember the answer in, or "".
     """
-    return [sys.executable, "-ISE", "-c", _START, _ROOT, cache, *tools]
+    return [sys.executable, "-ISE", "-c", _START, _ROOT, str(nice), cache, *tools]
 
 
 def main(words: Sequence[str]) -> None:
     """What that command runs."""
-    os.setpriority(os.PRIO_PROCESS, 0, _NICEST)
-    parts, sure = toolchain.examine(words[1:], ENVIRON, words[0] or None)
+    # A unit may forbid it.
+    with contextlib.suppress(OSError):
+        os.nice(int(words[0]))
+    parts, sure = toolchain.examine(words[2:], ENVIRON, words[1] or None)
     json.dump({"parts": parts, "sure": sure}, sys.stdout)
 
 
@@ -69,10 +73,10 @@ def read(data: bytes) -> dict[str, str]:
 
 
 def look(cache: str, tools: Sequence[str]) -> dict[str, str]:
-    """The parts, for who can wait for them; empty when they cannot be known."""
+    """The parts, for who waits for them; empty when they cannot be known."""
     try:
         done = subprocess.run(
-            argv(cache, tools),
+            argv(cache, tools, 0),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -97,7 +101,7 @@ class Look:
         self._done = done
         self._data = bytearray()
         self._process = subprocess.Popen(
-            argv(cache, tools),
+            argv(cache, tools, NICE),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -7,9 +7,10 @@ import glob
 import hashlib
 import os
 import re
+import struct
 
 from ..server.cgroup import number, read_text
-from . import values
+from . import netlink, values
 from .strictjson import BadDocumentError
 
 UNIT = "d1fleet-distcc.service"
@@ -73,6 +74,12 @@ def listens(port: int, root: str = "/") -> bool:
     It is not connected to: distccd logs errors for who says nothing, and while all of its places are taken it
     would seem not to answer.
     """
+    with contextlib.suppress(OSError, struct.error):
+        return netlink.listens(port)
+    return _listens_by_proc(port, root)
+
+
+def _listens_by_proc(port: int, root: str) -> bool:
     wanted = f"{port:04X}"
     for name in ("tcp", "tcp6"):
         for line in read_text(os.path.join(root, "proc/net", name)).splitlines()[1:]:

@@ -1,4 +1,4 @@
-"""This host's addresses, and word from the kernel when they change: rtnetlink(7)."""
+"""What the kernel says of addresses, and of changes (rtnetlink(7)), and of who listens (sock_diag(7))."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ _ADDRESS, _LOCAL, _FLAGS = 1, 2, 8
 _HEADER = struct.Struct("=IHHII")
 _MESSAGE = struct.Struct("=BBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
+
+_SOCK_DIAG, _BY_FAMILY, _LISTEN = 4, 20, 10
+"""NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, TCP_LISTEN."""
+_DIAG_REQUEST = struct.Struct("=BBBBI")
 
 _UNUSABLE = 0x08 | 0x20 | 0x40
 """Flags of addresses that failed, are deprecated, or are not ours yet: IFA_F_DADFAILED and so on."""
@@ -76,26 +80,50 @@ def own_addresses(networks: Iterable[Network] = ()) -> list[str]:
     return [str(each) for each in sorted(usable, key=rank)]
 
 
-def _asked() -> Iterator[tuple[Address, bool]]:
-    """(address, is it temporary), from the kernel."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC) as asked:
+def listens(port: int) -> bool:
+    """Does anybody listen on this TCP port here? As sock_diag(7) says it, at once; proc(5) looks at every
+    connection that there is.
+
+    Raises:
+        OSError: the kernel does not say.
+    """
+    for family in (socket.AF_INET, socket.AF_INET6):
+        request = _DIAG_REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << _LISTEN) + bytes(48)
+        for kind, message in _dump(_SOCK_DIAG, _BY_FAMILY, request):
+            # Family, state, timer, retransmissions; then the port, as the network has it.
+            if kind == _BY_FAMILY and int.from_bytes(message[4:6], "big") == port:
+                return True
+    return False
+
+
+def _dump(protocol: int, kind: int, request: bytes) -> Iterator[tuple[int, bytes]]:
+    """(kind, message) of all that the kernel answers to a request for everything.
+
+    Raises:
+        OSError: it refuses.
+    """
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as asked:
         asked.settimeout(_LIMIT_S)
         asked.bind((0, 0))
-        size = _HEADER.size + _MESSAGE.size
-        asked.send(
-            _HEADER.pack(size, _GETADDR, _REQUEST | _DUMP, 1, 0) + _MESSAGE.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-        )
+        asked.send(_HEADER.pack(_HEADER.size + len(request), kind, _REQUEST | _DUMP, 1, 0) + request)
         while True:
             data = asked.recv(1 << 18)
             while data:
-                length, kind, _, _, _ = _HEADER.unpack_from(data)
-                if kind == _DONE:
+                length, found, _, _, _ = _HEADER.unpack_from(data)
+                if found == _DONE:
                     return
-                if kind == _ERROR or length < _HEADER.size:
-                    raise OSError("rtnetlink refuses to list addresses")
-                if kind == _NEWADDR:
-                    yield from _address(data[_HEADER.size : length])
+                if found == _ERROR or length < _HEADER.size:
+                    raise OSError("the kernel does not list it")
+                yield found, data[_HEADER.size : length]
                 data = data[(length + 3) & ~3 :]
+
+
+def _asked() -> Iterator[tuple[Address, bool]]:
+    """(address, is it temporary), from the kernel."""
+    request = _MESSAGE.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    for kind, message in _dump(socket.NETLINK_ROUTE, _GETADDR, request):
+        if kind == _NEWADDR:
+            yield from _address(message)
 
 
 def _address(message: bytes) -> Iterator[tuple[Address, bool]]:

@@ -172,6 +172,7 @@ def backup(file: str, config: str | None, **given: Any) -> None:
 
     Whoever has FILE can speak for every host: keep it as a password.
     """
+    from ..errors import UsageError
     from ..registryclient import AwayError, Registry
     from ..registryplace import Place
 
@@ -186,6 +187,11 @@ def backup(file: str, config: str | None, **given: Any) -> None:
         # Who runs has the database for itself alone.
         document = Registry(Place(socket=str(options.data / SOCKET))).get("/admin/backup")
     except AwayError:
+        if not (options.data / SECRET).exists():
+            raise UsageError(
+                f"there is no registry in {options.data}",
+                "name its folder by --data, or its file by --config",
+            ) from None
         with Store(options.store_url) as store:
             write_backup(store, load_secret(options.data / SECRET), target)
     else:

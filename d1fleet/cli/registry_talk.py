@@ -7,6 +7,7 @@ import datetime
 import functools
 import json
 import os
+import re
 import stat
 import sys
 import urllib.parse
@@ -37,6 +38,8 @@ _STYLES = {
     "degraded": "red",
 }
 """Of a host's or the registry's state, on terminals."""
+
+_NUMBER = re.compile(r"(\d+(\.\d+)?)?")
 
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60))
 
@@ -198,7 +201,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> 
         box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold", show_header=any(columns)
     )
     for number, column in enumerate(columns):
-        right = all(row[number].plain.replace(".", "").isdigit() for row in shown if row[number].plain)
+        right = all(_NUMBER.fullmatch(row[number].plain) for row in shown)
         found.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=not terminal)
     for row in shown:
         found.add_row(*row)

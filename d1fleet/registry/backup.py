@@ -68,22 +68,45 @@ def write_backup(
     file that is there is replaced.
 
     Args:
-        what: a store that is open, which has its audit log; or a snapshot.
+        what: a store, with its audit log. Of one that is not open the database is read, which a registry that
+            runs may have. Or a snapshot.
         secret: the registry's own.
         audit: of a snapshot, the newest entry first.
 
     Raises:
         BackupError: the file cannot be written.
-        StoreError: the audit log of the store cannot be read.
+        StoreError: the database cannot be read.
+        ValueError: that is no secret.
+    """
+    if isinstance(what, Snapshot):
+        snapshot = what
+    elif what.is_open:
+        snapshot, audit = what.snapshot(), what.audit(KEEP_AUDIT)
+    else:
+        snapshot, audit = what.look()
+    target = os.fspath(path)
+    text = json.dumps(document(snapshot, secret, audit), ensure_ascii=False, indent=1)
+    try:
+        _write(target, text.encode() + b"\n")
+    except OSError as error:
+        raise BackupError(
+            f"the backup {target} cannot be written: {error.strerror}",
+            "see `ls -l` of its folder, and whether space is left there",
+        ) from error
+
+
+def document(snapshot: Snapshot, secret: bytes, audit: Sequence[AuditEntry]) -> dict[str, Any]:
+    """What stands in a backup that is made now.
+
+    Args:
+        audit: the newest entry first.
+
+    Raises:
         ValueError: that is no secret.
     """
     if len(secret) != SECRET_BYTES:
         raise ValueError(f"a secret has {SECRET_BYTES} bytes")
-    if isinstance(what, Store):
-        snapshot, audit = what.snapshot(), what.audit(KEEP_AUDIT)
-    else:
-        snapshot = what
-    document = {
+    return {
         "format": FORMAT,
         "version": VERSION,
         "made_at": time.time(),
@@ -92,14 +115,6 @@ def write_backup(
         **{name: [asdict(record) for record in getattr(snapshot, name)] for name in KINDS},
         "audit": [asdict(entry) for entry in audit],
     }
-    target = os.fspath(path)
-    try:
-        _write(target, json.dumps(document, ensure_ascii=False, indent=1).encode() + b"\n")
-    except OSError as error:
-        raise BackupError(
-            f"the backup {target} cannot be written: {error.strerror}",
-            "see `ls -l` of its folder, and whether space is left there",
-        ) from error
 
 
 def read_backup(path: str | os.PathLike[str]) -> Backup:

@@ -1,13 +1,11 @@
-"""What the store needs of a database, and which one a URL names."""
+"""What the store needs of a database."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Protocol
 
-from sqlalchemy import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import Connection
 
 from .storeerrors import StoreError
 
@@ -54,33 +52,3 @@ class Database(Protocol):
 
     def close(self) -> None:
         """Let others have it. The connection is closed already."""
-
-
-def url_of_file(path: str | os.PathLike[str]) -> str:
-    """The URL of a database in a file; a percent sign or a question mark in its name stays one."""
-    return URL.create("sqlite", database=os.path.abspath(path)).render_as_string()
-
-
-def database_at(url: str) -> Database:
-    """The database that a URL names; nothing is opened yet.
-
-    Raises:
-        StoreError: it names none that can be used.
-    """
-    mend = "write sqlite:////FOLDER/registry.db, or postgresql+psycopg://USER@HOST/DATABASE"
-    # What is wrong with the URL is not repeated: it may have a password.
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise StoreError("the URL of the registry's database cannot be read", mend) from None
-    if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
-        if not parsed.database or parsed.database == ":memory:" or parsed.query or parsed.host:
-            raise StoreError("the URL of the registry's database names no file", mend)
-        from .sqlitefile import SqliteFile
-
-        return SqliteFile(os.path.realpath(parsed.database))
-    if parsed.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
-        from .postgres import PostgresServer
-
-        return PostgresServer(parsed.set(drivername="postgresql+psycopg"))
-    raise StoreError(f"the registry cannot use a database of the kind {parsed.drivername!r}", mend)

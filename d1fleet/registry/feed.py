@@ -40,11 +40,12 @@ class Feed:
         if not news.hosts and not news.everything:
             return
         for queue in self._queues:
+            piece = news
             if queue.qsize() >= MOST_WAITING:
                 while not queue.empty():
                     queue.get_nowait()
-                news = News(everything=True)
-            queue.put_nowait(news)
+                piece = News(everything=True)
+            queue.put_nowait(piece)
 
     async def subscribe(self) -> AsyncIterator[News]:
         """What happens from now on, until the feed is closed."""

@@ -17,7 +17,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .limits import Limits
 from .refusals import Refused
 from .shared import Shared
 
@@ -76,7 +75,9 @@ class Guard:
         began_s = time.monotonic()
         source = "" if self._local else self._name_source(scope)
         limits = self._shared.gate.limits
-        body = _Body(receive, scope, _most_bytes(scope["path"], limits), limits.body_s)
+        of_hosts = scope["path"] in self._direct
+        most = limits.host_body_bytes if of_hosts else limits.operator_body_bytes
+        body = _Body(receive, scope, most, limits.body_s)
         answer = _Answer(scope, send, body)
         if scope["method"] == "HEAD":
             # What is asked for is what GET would say; answer leaves its body out.
@@ -151,10 +152,6 @@ class Guard:
                 "took_s": round(took_s, 4),
             }
             log.log(level, "request", extra=fields)
-
-
-def _most_bytes(path: str, limits: Limits) -> int:
-    return limits.operator_body_bytes if "/admin/" in path else limits.host_body_bytes
 
 
 def _plain_address(text: str) -> str:

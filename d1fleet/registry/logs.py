@@ -33,6 +33,8 @@ LONGEST_TEXT = 2000
 
 LONGEST_TRACE = 20_000
 
+QUIET = ("asyncio", "alembic", "sqlalchemy")
+
 
 def hidden(text: str) -> str:
     """A text without what lets somebody in."""
@@ -83,5 +85,7 @@ def set_up(level: str, stream: TextIO | None = None) -> None:
     root.addHandler(handler)
     root.setLevel(level.upper())
     # Others tell how they work, which is of interest to those who develop them.
-    for name in ("uvicorn", "asyncio", "alembic", "sqlalchemy"):
+    for name in QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    # It warns of every request that is none: whoever likes could fill the disk.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)

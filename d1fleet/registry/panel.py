@@ -83,7 +83,7 @@ class _Doors:
         page = own_page(request.query_params.get("next", ""))
         if self._panel.shared.access.session(request) is not None:
             return to(page)
-        return self._form(request, Form("sign-in", {"name": "", "next": page}))
+        return await self._form(request, Form("sign-in", {"name": "", "next": page}))
 
     async def sign_in(self, request: Request) -> Response:
         access = self._panel.shared.access
@@ -93,7 +93,7 @@ class _Doors:
             typed = {"name": fields.get("name", ""), "next": own_page(fields.get("next", ""))}
             session = await access.sign_in(request, typed["name"], fields.get("password", ""))
         except Refused as error:
-            again = self._form(request, Form("sign-in", typed).refused(error, ()), error.status)
+            again = await self._form(request, Form("sign-in", typed).refused(error, ()), error.status)
             if isinstance(error, TooManyError):
                 again.headers["Retry-After"] = str(error.retry_after_s)
             return again
@@ -107,8 +107,8 @@ class _Doors:
         self._panel.shared.access.sign_out(request, response, fields.get("csrf", ""))
         return response
 
-    def _form(self, request: Request, form: Form, status: int = 200) -> Response:
-        return self._panel.page(
+    async def _form(self, request: Request, form: Form, status: int = 200) -> Response:
+        return await self._panel.page(
             request,
             None,
             "sign_in.html",

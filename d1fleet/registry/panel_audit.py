@@ -60,7 +60,7 @@ class AuditPage:
         choice = AuditChoice.read(request.query_params)
         entries = await self._panel.administration.audit(choice.limit)
         kinds = {entry.what for entry in entries} | ({choice.what} if choice.what else set())
-        return self._panel.page(
+        return await self._panel.page(
             request,
             session,
             "audit.html",

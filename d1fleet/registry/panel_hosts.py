@@ -116,9 +116,8 @@ class HostPages:
     ) -> Response:
         entries, fault = await self._entries(host)
         projects = [project.name for project in self._admin.projects()]
-        rows = self._panel.rows
-        row = rows.row(host)
-        return self._panel.page(
+        row = self._panel.rows.look().row(host)
+        return await self._panel.page(
             request,
             session,
             "host.html",
@@ -189,7 +188,7 @@ class HostPages:
     def _asking(self, word: str) -> Handler:
         async def show(request: Request, session: Session) -> Response:
             back = back_of(request, f"/hosts/{request.path_params['name']}")
-            return ask(self._panel, request, session, self._question(request, word, back))
+            return await ask(self._panel, request, session, self._question(request, word, back))
 
         return show
 

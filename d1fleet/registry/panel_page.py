@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
@@ -15,8 +16,8 @@ from .. import __version__
 from . import panel_words
 from .access import Session
 from .model import State
+from .panel_look import Rows
 from .panel_messages import NOTHING, Messages
-from .panel_rows import Rows
 from .reading import form
 from .refusals import Refused
 from .shared import Shared
@@ -60,14 +61,16 @@ class Panel:
                     )
                 return await handler(request, session)
             except Refused as error:
-                return self.refusal(request, session, error)
+                return await self.refusal(request, session, error)
 
         return route
 
-    def page(
+    async def page(
         self, request: Request, session: Session | None, template: str, status: int = 200, **context: object
     ) -> Response:
-        """A page."""
+        """A page. It is written in a thread: that takes a while where there are many hosts, and none of them
+        shall wait for it. So nothing of the context may change by itself.
+        """
         once = NOTHING
         if session is not None and ONCE in request.query_params and LIVE not in request.headers:
             once = self._messages.take(session.csrf, request.query_params[ONCE])
@@ -85,12 +88,13 @@ class Panel:
             "old_listener": bool(self.shared.options.old_clients_listen),
             **context,
         }
-        return HTMLResponse(self._templates.get_template(template).render(everything), status)
+        text = await asyncio.to_thread(self._templates.get_template(template).render, everything)
+        return HTMLResponse(text, status)
 
-    def refusal(self, request: Request, session: Session | None, error: Refused) -> Response:
+    async def refusal(self, request: Request, session: Session | None, error: Refused) -> Response:
         """A page that says why something is not done, and what to do."""
         titles = {403: "Not allowed", 404: "Not found", 503: "Not stored"}
-        return self.page(
+        return await self.page(
             request,
             session,
             "error.html",

@@ -40,9 +40,9 @@ class PeoplePages:
         )
 
     async def show(self, request: Request, session: Session) -> Response:
-        return self._page(request, session)
+        return await self._page(request, session)
 
-    def _page(
+    async def _page(
         self,
         request: Request,
         session: Session,
@@ -50,7 +50,7 @@ class PeoplePages:
         key_form: Form | None = None,
         status: int = 200,
     ) -> Response:
-        return self._panel.page(
+        return await self._panel.page(
             request,
             session,
             "people.html",
@@ -88,11 +88,11 @@ class PeoplePages:
             await self._admin.put_operator(by, typed["name"], fields.get("password", ""), typed["kind"])
         except Refused as error:
             form = Form("operator", typed).refused(error, ("name", "password", "kind"))
-            return self._page(request, session, form=form, status=error.status)
+            return await self._page(request, session, form=form, status=error.status)
         return self._panel.done(session, PAGE, f"{typed['name']} may sign in.")
 
     async def ask_remove(self, request: Request, session: Session) -> Response:
-        return ask(self._panel, request, session, self._removing(request, session))
+        return await ask(self._panel, request, session, self._removing(request, session))
 
     def _removing(self, request: Request, session: Session) -> Question:
         name = self._operator(request).name
@@ -117,7 +117,7 @@ class PeoplePages:
         return await answer(self._panel, request, session, question, do)
 
     async def ask_password(self, request: Request, session: Session) -> Response:
-        return ask(self._panel, request, session, self._new_password(request))
+        return await ask(self._panel, request, session, self._new_password(request))
 
     def _new_password(self, request: Request) -> Question:
         name = self._operator(request).name
@@ -160,11 +160,11 @@ class PeoplePages:
             text, _ = await self._admin.create_key(by, typed["kind"], typed["note"])
         except Refused as error:
             form = Form("key", typed).refused(error, ("note", "kind"))
-            return self._page(request, session, key_form=form, status=error.status)
+            return await self._page(request, session, key_form=form, status=error.status)
         return self._panel.done(session, PAGE, "There is a new API key.", text, "key-now")
 
     async def ask_remove_key(self, request: Request, session: Session) -> Response:
-        return ask(self._panel, request, session, self._removing_key(request))
+        return await ask(self._panel, request, session, self._removing_key(request))
 
     def _removing_key(self, request: Request) -> Question:
         identity = request.path_params["key"]

@@ -48,28 +48,28 @@ class ProjectPages:
     # Pages
 
     async def overview(self, request: Request, session: Session) -> Response:
-        return self._overview(request, session, Form("new", NEW_PROJECT))
+        return await self._overview(request, session, Form("new", NEW_PROJECT))
 
-    def _overview(self, request: Request, session: Session, form: Form, status: int = 200) -> Response:
-        rows = self._panel.rows
+    async def _overview(self, request: Request, session: Session, form: Form, status: int = 200) -> Response:
+        look = self._panel.rows.look()
         hosts = self._admin.hosts()
-        return self._panel.page(
+        return await self._panel.page(
             request,
             session,
             "overview.html",
             status,
             watch={"kind": "all", "name": ""},
             here="/",
-            projects=[rows.project(project) for project in self._admin.projects()],
-            total=rows.total(hosts),
-            listing=rows.listing(hosts, Choice.read(request.query_params)),
+            projects=[look.project(project) for project in self._admin.projects()],
+            total=look.total(hosts),
+            listing=look.listing(hosts, Choice.read(request.query_params)),
             form=form,
         )
 
     async def show(self, request: Request, session: Session) -> Response:
-        return self._project(request, session, self._project_of(request))
+        return await self._project(request, session, self._project_of(request))
 
-    def _project(
+    async def _project(
         self,
         request: Request,
         session: Session,
@@ -78,17 +78,17 @@ class ProjectPages:
         token_form: Form | None = None,
         status: int = 200,
     ) -> Response:
-        rows = self._panel.rows
-        return self._panel.page(
+        look = self._panel.rows.look()
+        return await self._panel.page(
             request,
             session,
             "project.html",
             status,
             watch={"kind": "project", "name": project.name},
             here=f"/projects/{project.name}",
-            row=rows.project(project),
-            listing=rows.listing(self._admin.hosts(project.name), Choice.read(request.query_params)),
-            old_clients=rows.old_clients(project.name),
+            row=look.project(project),
+            listing=look.listing(self._admin.hosts(project.name), Choice.read(request.query_params)),
+            old_clients=look.old_clients(project.name),
             tokens=self._admin.tokens(project.name),
             form=form or Form("settings", project_values(project)),
             token_form=token_form or Form("token"),
@@ -109,7 +109,7 @@ class ProjectPages:
             project = await self._admin.create_project(by, typed["name"], **project_settings(typed))
         except Refused as error:
             form = Form("new", typed).refused(error, PROJECT_FIELDS)
-            return self._overview(request, session, form, error.status)
+            return await self._overview(request, session, form, error.status)
         return self._panel.done(
             session, f"/projects/{project.name}", f"Project {project.name} is there. Next: join hosts to it."
         )
@@ -124,7 +124,7 @@ class ProjectPages:
             await self._admin.change_project(by, project.name, **project_settings(typed))
         except Refused as error:
             form = Form("settings", typed).refused(error, PROJECT_FIELDS)
-            return self._project(request, session, project, form=form, status=error.status)
+            return await self._project(request, session, project, form=form, status=error.status)
         return self._panel.done(session, f"/projects/{project.name}", "The settings are saved.")
 
     async def create_token(self, request: Request, session: Session) -> Response:
@@ -137,7 +137,7 @@ class ProjectPages:
             text, _ = await self._admin.create_token(by, project.name, note)
         except Refused as error:
             form = Form("token", {"note": note}).refused(error, ("note",))
-            return self._project(request, session, project, token_form=form, status=error.status)
+            return await self._project(request, session, project, token_form=form, status=error.status)
         return self._with_command(request, session, project.name, text, "There is a new join token.")
 
     def _with_command(
@@ -152,7 +152,7 @@ class ProjectPages:
     # What is asked before
 
     async def ask_delete(self, request: Request, session: Session) -> Response:
-        return ask(self._panel, request, session, self._deleting(request))
+        return await ask(self._panel, request, session, self._deleting(request))
 
     def _deleting(self, request: Request) -> Question:
         project = self._project_of(request)
@@ -182,7 +182,7 @@ class ProjectPages:
         return await answer(self._panel, request, session, self._deleting(request), do)
 
     async def ask_rotate(self, request: Request, session: Session) -> Response:
-        return ask(self._panel, request, session, self._rotating(request))
+        return await ask(self._panel, request, session, self._rotating(request))
 
     def _rotating(self, request: Request) -> Question:
         project = self._project_of(request)
@@ -205,7 +205,7 @@ class ProjectPages:
         return await answer(self._panel, request, session, self._rotating(request), do)
 
     async def ask_revoke(self, request: Request, session: Session) -> Response:
-        return ask(self._panel, request, session, self._revoking(request))
+        return await ask(self._panel, request, session, self._revoking(request))
 
     def _revoking(self, request: Request) -> Question:
         project, identity = self._project_of(request), request.path_params["token"]

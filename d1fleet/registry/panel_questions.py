@@ -48,9 +48,9 @@ class Question:
     inputs: tuple[Input, ...] = ()
 
 
-def ask(panel: Panel, request: Request, session: Session, question: Question) -> Response:
+async def ask(panel: Panel, request: Request, session: Session, question: Question) -> Response:
     """The page that asks."""
-    return panel.page(request, session, "confirm.html", question=question, form=Form("confirm"))
+    return await panel.page(request, session, "confirm.html", question=question, form=Form("confirm"))
 
 
 async def answer(
@@ -73,7 +73,7 @@ async def answer(
         # What is typed twice on purpose, such as a password, is typed again.
         shown = {each.name: fields.get(each.name, "") for each in question.inputs if each.kind == "text"}
         form = Form("confirm", shown).refused(error, tuple(each.name for each in question.inputs))
-        return panel.page(request, session, "confirm.html", error.status, question=question, form=form)
+        return await panel.page(request, session, "confirm.html", error.status, question=question, form=form)
 
 
 def back_of(request: Request, otherwise: str) -> str:

@@ -1,19 +1,12 @@
-"""What the panel shows of hosts and projects, and which of them, in which order.
-
-Reads the pool, changes nothing. What costs much for each host is worked out for the page that is shown alone.
-"""
+"""Rows of the panel's tables: what is in them, which are shown, and in which order. Pure."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..server.toolchain import differences
-from ..words import counted
-from .core import Core
-from .documents import Document, OldClient, reference
 from .model import Host, Project, Report, State
 from .panel_words import short_fingerprint
 
@@ -161,122 +154,18 @@ class Listing:
         return max(1, -(-self.found // ROWS_A_PAGE))
 
 
-class Rows:
-    """Makes rows from the pool."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        self._references: dict[str, tuple[Document, dict[str, str]]] = {}
-
-    def listing(self, hosts: Sequence[Host], choice: Choice) -> Listing:
-        """Those of these hosts that are asked for."""
-        now_s = self._core.clocks.monotonic()
-        rows = [self._light(host, now_s) for host in hosts]
-        found = [row for row in rows if _fits(row, choice)]
-        found.sort(key=lambda row: row.host.name)
-        found.sort(key=SORTS[choice.sort], reverse=choice.down)
-        page = min(choice.page, max(1, -(-len(found) // ROWS_A_PAGE)))
-        shown = found[(page - 1) * ROWS_A_PAGE : page * ROWS_A_PAGE]
-        return Listing(
-            [self._full(row) for row in shown],
-            Choice(choice.text, choice.state, choice.sort, choice.down, page),
-            len(found),
-            len(rows),
-        )
-
-    def row(self, host: Host) -> Row:
-        """All of one."""
-        return self._full(self._light(host, self._core.clocks.monotonic()))
-
-    def project(self, project: Project) -> ProjectRow:
-        pool = self._core.pool
-        now_s = self._core.clocks.monotonic()
-        rows = [self._light(host, now_s) for host in pool.members(project.name)]
-        peers = set(pool.document(project.name).peers)
-        old = pool.old_clients(project.name) if project.toolchain_mismatch == "ignore" else []
-        return ProjectRow(
-            project,
-            hosts=len(rows),
-            up=sum(row.state is State.UP for row in rows),
-            slots=sum(row.host.slots for row in rows if row.host.name in peers)
-            + sum(client.slots for client in old),
-            jobs=sum(row.report.jobs for row in rows if row.report is not None),
-            wrong=tuple(_counts(rows, project.name)),
-        )
-
-    def total(self, hosts: Iterable[Host]) -> Total:
-        """Of these hosts; one in two projects counts once."""
-        pool = self._core.pool
-        now_s = self._core.clocks.monotonic()
-        rows = [self._light(host, now_s) for host in hosts]
-        peers = {name for project in pool.projects for name in pool.document(project).peers}
-        return Total(
-            hosts=len(rows),
-            up=sum(row.state is State.UP for row in rows),
-            slots=sum(row.host.slots for row in rows if row.host.name in peers),
-            jobs=sum(row.report.jobs for row in rows if row.report is not None),
-        )
-
-    def old_clients(self, project: str) -> Sequence[OldClient]:
-        return self._core.pool.old_clients(project)
-
-    def reference(self, project: str) -> Mapping[str, str]:
-        """A project's toolchain. It can only become another one together with the project's document."""
-        document = self._core.pool.document(project)
-        known = self._references.get(project)
-        if known is None or known[0] is not document:
-            hosts = self._core.pool.members(project)
-            found = reference(host for host in hosts if not host.expunged and not host.cloned)
-            self._references[project] = known = (document, found)
-        return known[1]
-
-    def _light(self, host: Host, now_s: float) -> Row:
-        pool = self._core.pool
-        state = pool.state(host, now_s)
-        left_out = []
-        if state in HEARD:
-            for name in host.projects:
-                reason = pool.document(name).left_out.get(host.name) if name in pool.projects else None
-                if reason:
-                    left_out.append((name, reason))
-        report = pool.live[host.id].report if state in HEARD else None
-        return Row(host, state, report, tuple(left_out))
-
-    def _full(self, row: Row) -> Row:
-        host = row.host
-        differs = {}
-        if host.toolchain:
-            for name in host.projects:
-                if name in self._core.pool.projects and (
-                    found := differences(self.reference(name), host.toolchain)
-                ):
-                    differs[name] = found
-        return Row(host, row.state, row.report, row.left_out, short_fingerprint(host.toolchain), differs)
-
-
-def _fits(row: Row, choice: Choice) -> bool:
+def fits(row: Row, choice: Choice) -> bool:
+    """Is it asked for?"""
     if choice.state == TROUBLE:
         if row.state in (State.UP, State.DRAINED, State.LEFT) and not row.wrong:
             return False
     elif choice.state and row.state.value != choice.state:
         return False
+    if not choice.text:
+        return True
     host = row.host
     words = (host.name, host.owner, host.address, host.version, host.system, *host.projects, *row.wrong)
-    return not choice.text or any(choice.text.lower() in each.lower() for each in words)
-
-
-def _counts(rows: Iterable[Row], project: str) -> Iterable[str]:
-    every = list(rows)
-    for state in (State.CLONED, State.SUSPECT, State.GONE, State.EXPUNGED):
-        count = sum(row.state is state for row in every)
-        if count:
-            yield f"{count} {state.value}"
-    out = [row for row in every if row.state is not State.DRAINED and project in dict(row.left_out)]
-    if out:
-        yield f"{len(out)} left out"
-    errors = sum(row.report is not None and bool(row.report.error) for row in every)
-    if errors:
-        yield f"{counted(errors, 'host')} with an error"
+    return any(choice.text.lower() in each.lower() for each in words)
 
 
 def _address(text: str) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 import time
 from collections.abc import Mapping
@@ -59,7 +60,13 @@ def size(count: int) -> str:
 
 def short_fingerprint(parts: Mapping[str, str]) -> str:
     """Of a toolchain; "" when nothing is known of one."""
-    return fingerprint(parts)[:SHORT_FINGERPRINT]
+    return _short(tuple(parts.items()))
+
+
+@functools.lru_cache(maxsize=1024)
+def _short(parts: tuple[tuple[str, str], ...]) -> str:
+    # Most hosts have the same.
+    return fingerprint(dict(parts))[:SHORT_FINGERPRINT]
 
 
 def key_fingerprint(key: str) -> str:

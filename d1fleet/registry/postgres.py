@@ -28,6 +28,8 @@ LOCK_WAIT_S = 2.0
 _CONNECT = {
     "connect_timeout": 5,
     "application_name": "d1fleet registry",
+    # Without, a database that was made with SQL_ASCII gives bytes.
+    "client_encoding": "utf8",
     # A server that is gone without a word is noticed after 10 s, not after 15 min (tcp(7)). By TCP only.
     "keepalives_idle": 10,
     "keepalives_interval": 5,

@@ -49,7 +49,6 @@ def connected(path: str, writes: bool = True, keys: bool = True, lasting: bool =
         try:
             opened.execute("PRAGMA synchronous=FULL")
             opened.execute(f"PRAGMA foreign_keys={'ON' if keys else 'OFF'}")
-            opened.execute(f"PRAGMA query_only={'OFF' if writes else 'ON'}")
             opened.execute(f"PRAGMA journal_size_limit={LARGEST_JOURNAL_BYTES}")
             if lasting and (mode := opened.execute("PRAGMA journal_mode=WAL").fetchone()[0]) != "wal":
                 raise StoreError(

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from . import migrations, statements
 from .checks import UnfitError
 from .contents import Contents, Snapshot, as_stored, check_together
-from .database import database_at, url_of_file
+from .databaseurl import database_at, url_of_file
 from .model import AuditEntry, Record
 from .session import Session, unfit
 from .statements import KEEP_AUDIT, MADE_AT
@@ -64,6 +64,10 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def is_open(self) -> bool:
+        return self._session.is_open
 
     def open(self) -> Snapshot:
         """Take the database, make it or bring it to the newest schema if need be, and read it.

@@ -245,7 +245,7 @@ def hosts_of(answer, projects):
         if state in OUTCASTS:
             continue
         slots = host.get("slots")
-        if not isinstance(slots, int) or not 1 <= slots <= MOST_SLOTS:
+        if isinstance(slots, bool) or not isinstance(slots, int) or not 1 <= slots <= MOST_SLOTS:
             raise _unusable(f"host {name} has no number of slots from 1 to {MOST_SLOTS}")
         own = _is(host.get("projects"), list, f"host {name}, projects")
         if not all(isinstance(project, str) and project in projects for project in own):

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
-from .person import Person, launch, missing_reason, person
+from .person import LIMIT_MS, Person, launch, missing_reason, person
 from .running import Registry
+
+expect.set_options(timeout=LIMIT_MS)
 
 
 @pytest.fixture

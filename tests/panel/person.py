@@ -94,7 +94,7 @@ class Person:
 
     def connected(self) -> None:
         """Until the page hears of news."""
-        self.page.wait_for_function("document.documentElement.dataset.live === 'on'")
+        self.page.locator("html[data-live=on]").wait_for(state="attached")
 
     # By keyboard alone
 

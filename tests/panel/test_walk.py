@@ -88,6 +88,7 @@ def test_the_whole_walk(chromium: Browser, registry: Registry, size: str) -> Non
         # A dialog that is left changes nothing.
         ada.row("birch").locator("summary").click()
         ada.row("birch").get_by_role("link", name="Forget").click()
+        expect(page.get_by_role("dialog", name="Forget birch?")).to_be_visible()
         page.keyboard.press("Escape")
         expect(page.get_by_role("dialog")).to_be_hidden()
         expect(ada.row("birch").locator("summary")).to_be_focused()

@@ -62,7 +62,6 @@ class Site:
         words = [
             *(
                 "env",
-                f"PYTHONPATH={ROOT}:{PACKAGES}",
                 "PYTHONDONTWRITEBYTECODE=1",
                 f"D1FLEET_JOIN_TOKEN={self.registry.token(project)}",
             ),
@@ -81,7 +80,7 @@ class Site:
         return self.on(host, shlex.join(words) + " 2>&1", limit_s=JOIN_LIMIT_S)
 
     def leave(self, host: str) -> str:
-        words = ["env", f"PYTHONPATH={ROOT}:{PACKAGES}", "PYTHONDONTWRITEBYTECODE=1"]
+        words = ["env", "PYTHONDONTWRITEBYTECODE=1"]
         words += ["/usr/bin/python3", "-m", "d1fleet.cli", "leave", "--yes"]
         return self.on(host, shlex.join(words) + " 2>&1", limit_s=JOIN_LIMIT_S)
 
@@ -129,6 +128,17 @@ class Site:
         return self.on(host, command).strip() == "compiled"
 
 
+def _equip(hosts: ContainerHosts) -> None:
+    """Have hosts find d1fleet and Ansible as if they were installed there."""
+    for host in hosts:
+        host.put("/usr/local/lib/python3.11/dist-packages/tests.pth", f"{ROOT}\n{PACKAGES}\n")
+        host.put(
+            "/usr/local/bin/ansible-playbook",
+            '#!/bin/sh\nexec /usr/bin/python3 -m ansible playbook "$@"\n',
+            0o755,
+        )
+
+
 def within(limit_s: float, wrong: Callable[[], str]) -> float:
     """Wait until nothing is wrong; returns after how many seconds that was."""
     began = time.monotonic()
@@ -167,6 +177,7 @@ def site(name: str, folder: Path, count: int, settings: Sequence[str] = ()) -> I
         pytest.skip(reason)
     try:
         with ContainerHosts(name, count=count, variant="build", volumes=[ROOT, PACKAGES], debs=True) as hosts:
+            _equip(hosts)
             registry = Running(folder / "registry", gateway(hosts), settings)
             registry.start()
             try:

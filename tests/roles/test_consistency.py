@@ -262,7 +262,7 @@ def test_the_collection_holds_what_its_roles_take(tmp_path: Path) -> None:
     (archive,) = tmp_path.glob("d1-fleet-*.tar.gz")
     with tarfile.open(archive) as opened:
         names = opened.getnames()
-    programs = ("transport/pack.py", "server/toolchain.py", "checkin/pack.py")
+    programs = ("transport/pack.py", "server/toolchain.py", "checkin/pack.py", "checkin/check_hosts.py")
     for needed in ("playbooks/site.yml", *(f"d1fleet/{name}" for name in programs)):
         assert needed in names
     tops = {name.split("/")[0] for name in names}

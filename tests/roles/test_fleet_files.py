@@ -399,6 +399,8 @@ def test_where_a_host_checks_in_networks_have_to_be_named() -> None:
     late = {"alder": ["d1fleet_distcc_networks"]}
     values = {"alder": {"d1fleet_registry": "https://192.0.2.1"}}
     assert check({"demo": ["alder"]}, values, late)["faults"] == []
+    (fault,) = check({"demo": ["alder"]}, {}, {"alder": ["d1fleet_registry"]})["faults"]
+    assert "d1fleet_registry depends on a fact" in fault
 
 
 def test_a_token_that_is_none_is_not_repeated() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import os
 import pwd
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -35,8 +37,8 @@ def _program(name: str) -> str:
 
 def missing_reason() -> str:
     """Why no server can be started here, or "" when one can."""
-    if not _program("initdb") or not _program("pg_ctl"):
-        return "no initdb, pg_ctl (package postgresql)"
+    if not _program("initdb") or not _program("postgres"):
+        return "no initdb, postgres (package postgresql)"
     if os.geteuid() == 0:
         try:
             pwd.getpwnam("postgres")
@@ -54,22 +56,22 @@ class PostgresCluster:
         )  # short: a socket's path has 107 bytes
         self.data = self.folder / "data"
         self._user = "postgres" if os.geteuid() == 0 else None
+        self._groups: list[str] | None = [] if self._user else None
         self._numbers = itertools.count(1)
         if self._user:
             shutil.chown(self.folder, self._user)
-        self._run(
-            "initdb",
-            "-D",
-            self.data,
-            "-N",
-            "-U",
-            USER,
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--locale=C",
-            "--no-instructions",
+        self._server: subprocess.Popen[bytes] | None = None
+        options = ["-D", str(self.data), "-N", "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C"]
+        subprocess.run(
+            [_program("initdb"), *options, "--no-instructions"],
+            user=self._user,
+            group=self._user,
+            extra_groups=self._groups,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            check=True,
+            timeout=2 * START_TIMEOUT_S,
         )
         hba = self.data / "pg_hba.conf"
         hba.write_text(f"local all {LOCKED_USER} scram-sha-256\n{hba.read_text()}")
@@ -92,15 +94,40 @@ class PostgresCluster:
         shutil.rmtree(self.folder)
 
     def start(self) -> None:
-        self._run("pg_ctl", "-D", self.data, "-w", "-t", START_TIMEOUT_S, "-l", self.folder / "log", "start")
+        with (self.folder / "log").open("ab") as log:
+            self._server = subprocess.Popen(
+                [_program("postgres"), "-D", self.data],
+                user=self._user,
+                group=self._user,
+                extra_groups=self._groups,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_end_with_parent,
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._is_ready():
+            if self._server.poll() is not None or time.monotonic() > deadline:
+                self.stop("immediate")
+                raise RuntimeError(f"postgres does not start:\n{(self.folder / 'log').read_text()[-2000:]}")
+            time.sleep(0.02)
+
+    def _is_ready(self) -> bool:
+        """It says so in the last line of its file (src/include/utils/pidfile.h)."""
+        try:
+            return (self.data / "postmaster.pid").read_text().split("\n")[7].strip() == "ready"
+        except (FileNotFoundError, IndexError):
+            return False
 
     def stop(self, mode: str = "fast") -> None:
-        pid_file = self.data / "postmaster.pid"
-        if pid_file.exists():
-            pid = int(pid_file.read_text().split()[0])
-            self._run("pg_ctl", "-D", self.data, "-w", "-t", START_TIMEOUT_S, "-m", mode, "stop")
-            with contextlib.suppress(ChildProcessError):  # it became ours
-                os.waitpid(pid, 0)
+        """Args:
+        mode: "fast", or "immediate" as after a crash.
+        """
+        if self._server is not None:
+            self._server.send_signal({"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode])
+            self._server.wait(START_TIMEOUT_S)
+            self._server = None
 
     def url(self, database: str, user: str = USER, password: str = "", folder: Path | None = None) -> str:
         """For a store.
@@ -139,26 +166,12 @@ class PostgresCluster:
         )
         return len(ended)
 
-    def _run(self, program: str, *args: object) -> None:
-        done = subprocess.run(
-            [_program(program), *map(str, args)],
-            user=self._user,
-            group=self._user,
-            extra_groups=[] if self._user else None,
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=2 * START_TIMEOUT_S,
-            preexec_fn=_default_signals,
-        )
-        if done.returncode:
-            log = self.folder / "log"
-            said = (done.stdout or "") + (log.read_text()[-2000:] if log.exists() else "")
-            raise RuntimeError(f"{program} ends with {done.returncode}:\n{said}")
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
 
 
-def _default_signals() -> None:
+def _end_with_parent() -> None:
+    """A server must not outlive tests that are killed: prctl(2)."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -20,6 +20,7 @@ class Wire:
     Attributes:
         folder: of the socket for clients.
         lose_at: what a client says that it gets no answer to any more: its connection is lost. Works once.
+        once_heard: what a client has to say before that.
         passes_on: whether the server still hears it, and has answered, when that happens.
         holds: whether the server is left with its end of the connection.
         refuses: whether new connections are closed at once.
@@ -29,6 +30,7 @@ class Wire:
     def __init__(self, path: Path, server: Path) -> None:
         self.folder = path.parent
         self.lose_at = b""
+        self.once_heard = b""
         self.passes_on = True
         self.holds = False
         self.refuses = False
@@ -88,10 +90,13 @@ class Wire:
         data = b""
         with contextlib.suppress(ConnectionError):
             data = ready.recv(1 << 16)
+        from_client = ready in self._from_client
+        if from_client and self.once_heard and self.once_heard in data:
+            self.once_heard = b""
         if not data:
             self._close(ready)
             self._close(other)
-        elif self.lose_at and ready in self._from_client and self.lose_at in data:
+        elif from_client and self.lose_at and not self.once_heard and self.lose_at in data:
             self.lose_at = b""
             if self.passes_on:
                 other.sendall(data)

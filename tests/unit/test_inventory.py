@@ -337,7 +337,11 @@ def test_a_corrupt_entry_is_made_anew(folder: Path, cache: Path, runs: Runs, tex
 
 
 @pytest.mark.parametrize(
-    "text", ["plugin: constructed\n", "---\n# x\nplugin : a.b.c\n", '{\n  "plugin": "x"}\n']
+    "text",
+    [
+        *("plugin: constructed\n", "---\n# x\nplugin : a.b.c\n", '{\n  "plugin": "x"}\n'),
+        *("{plugin: a.b.c, url: x}", '{"url": "x","plugin": "a"}', "{url: x, 'plugin': a}"),
+    ],
 )
 def test_what_a_plugin_answers_is_not_kept(folder: Path, text: str) -> None:
     assert inventory_cache.entry_key([write(folder / "dynamic.yml", text)], None) is None

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from d1fleet import inventory, watch
-from d1fleet.errors import D1fleetError, InventoryError
+from d1fleet import inventory, registryfile, watch
+from d1fleet.errors import D1fleetError, InventoryError, RegistryError
 from d1fleet.fleet import Fleet, Inventory
 from d1fleet.inventory_cache import Stamps
 from d1fleet.loop import Loop
-from d1fleet.watch import InventoryWatch, look
+from d1fleet.watch import InventoryWatch, look, state
 
 LOOK_S = 0.02
 
@@ -199,3 +199,100 @@ def test_the_process_that_reads(
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b"3", json.dumps({"inventory": 3}).encode()])
 def test_a_reader_that_died(data: bytes) -> None:
     assert isinstance(watch._answer(data), InventoryError)
+
+
+# Registries
+
+
+class Said:
+    """What a registry says, in place of asking one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answer: int | D1fleetError = 1
+        self.count = 0
+        monkeypatch.setattr(registryfile, "open_registry", lambda file: file)
+        monkeypatch.setattr(registryfile, "digest", self.digest)
+        monkeypatch.setattr(watch, "ASK_S", LOOK_S)
+
+    def digest(self, file: Path) -> int:
+        self.count += 1
+        if isinstance(self.answer, D1fleetError):
+            raise self.answer
+        return self.answer
+
+    def until_asked_again(self, found: Watched) -> None:
+        """What is said now has been heard, and thought about."""
+        goal = self.count + 3
+        while self.count < goal:
+            found.loop.run_once(LOOK_S)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Said:
+    return Said(monkeypatch)
+
+
+@pytest.fixture
+def following(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Said) -> Iterator[Watched]:
+    """A watch over a file that names a registry."""
+    monkeypatch.setattr(watch, "LOOK_S", LOOK_S)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = Watched(tmp_path)
+    found.watch.close()
+    found.file = tmp_path / "x.d1fleet.yml"
+    found.file.write_text("url: x")
+    monkeypatch.setattr(watch, "Helper", found.helper)
+    files = [str(found.file)]
+    found.watch = InventoryWatch(found.loop, files, "test", state(files), found.fleets.append)
+    yield found
+    found.watch.close()
+    found.loop.close()
+
+
+def test_hosts_that_come_and_go_are_read_once(following: Watched, said: Said) -> None:
+    said.until_asked_again(following)
+    assert following.reading == []
+    said.answer = 2
+    following.wait_for(1)
+    following.reading[0](made_up("alder", "birch"))
+    said.until_asked_again(following)
+    assert len(following.reading) == 1
+    assert [host.name for host in following.fleets[0].hosts] == ["alder", "birch"]
+
+
+def test_what_changed_before_the_watch_began_is_seen(following: Watched, said: Said) -> None:
+    """The inventory was read after `state` had looked."""
+    following.watch.close()
+    files = [str(following.file)]
+    before = state(files)
+    said.answer = 2
+    following.watch = InventoryWatch(following.loop, files, "test", before, following.fleets.append)
+    following.wait_for(1)
+
+
+def test_a_registry_that_is_away_changes_nothing_and_is_told_of_once(
+    following: Watched, said: Said, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        said.answer = RegistryError("it is away", "start it")  # at first before the watch has asked at all
+        said.until_asked_again(following)
+        said.until_asked_again(following)
+        said.answer = 1
+        said.until_asked_again(following)
+    assert following.reading == []
+    found = capfd.readouterr().err
+    assert found.count("hosts that come and go are not seen, those of the build stay: it is away") == 2
+
+
+def test_a_file_that_names_none_any_more_is_ansibles_to_complain_of(
+    following: Watched, said: Said, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said.answer = InventoryError("it is no mapping")
+    following.wait_for(1)
+    assert capfd.readouterr().err == ""
+
+
+def test_without_a_registry_none_is_asked(watched: Watched, said: Said) -> None:
+    watched.for_a_while()
+    assert said.count == 0
+    assert state([]) == ()

@@ -140,7 +140,7 @@ const isPlain = (event) => event.button === 0 && !event.ctrlKey && !event.metaKe
 
 function onClick(event) {
   const link = event.target.closest('a[data-dialog], a[data-sort], [data-close], button[data-copy]');
-  if (!link) return closeMenus(event.target);
+  if (!link) return undefined;
   if (!isPlain(event)) return undefined;
   if (link.matches('[data-copy]')) return copy(link);
   if (link.matches('[data-close]') && !dialog.contains(link)) return undefined;
@@ -156,20 +156,6 @@ function withoutHash(href) {
   return url;
 }
 
-function closeMenus(target) {
-  for (const menu of document.querySelectorAll('details.menu[open]')) {
-    if (!menu.contains(target)) menu.removeAttribute('open');
-  }
-}
-
-function onKey(event) {
-  if (event.key !== 'Escape') return;
-  const menu = document.activeElement?.closest('details.menu[open]');
-  if (!menu) return;
-  menu.removeAttribute('open');
-  menu.querySelector('summary').focus();
-}
-
 function onInput(event) {
   const form = event.target.closest('[data-filter]');
   if (form) typed(form);
@@ -183,7 +169,6 @@ function tidy() {
 export function startForms() {
   document.addEventListener('submit', onSubmit);
   document.addEventListener('click', onClick);
-  document.addEventListener('keydown', onKey);
   document.addEventListener('input', onInput);
   dialog.addEventListener('close', closed);
   window.addEventListener('pageshow', () => {

@@ -8,14 +8,18 @@ function sameKind(old, fresh) {
   return old.nodeType === fresh.nodeType && old.nodeName === fresh.nodeName && keyOf(old) === keyOf(fresh);
 }
 
+// What somebody has opened stays open, and where it is shown is this page's own affair.
+const isOwn = (element, name) => name === 'style' || (name === 'open' && element.localName === 'details');
+
 function morphAttributes(old, fresh) {
+  const isNews = old.classList.contains('news');
   for (const { name } of [...old.attributes]) {
-    // What somebody has opened, stays open.
-    if (!fresh.hasAttribute(name) && !(name === 'open' && old.localName === 'details')) old.removeAttribute(name);
+    if (!fresh.hasAttribute(name) && !isOwn(old, name)) old.removeAttribute(name);
   }
   for (const { name, value } of fresh.attributes) {
     if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   }
+  if (isNews) old.classList.add('news');
 }
 
 // What the registry says that a field holds; what is typed is another matter.
@@ -81,9 +85,13 @@ function moveBefore(parent, node, place) {
 
 const stateOf = (row) => row.getAttribute('data-state');
 
-// Fades by itself; a newer page has no such class, so it goes with the next news.
+const still = matchMedia('(prefers-reduced-motion: reduce)');
+
+// A row that is new, or has another state, is seen to be.
 function highlight(row) {
-  requestAnimationFrame(() => row.classList.add('news'));
+  if (still.matches) return;
+  row.classList.add('news');
+  row.addEventListener('animationend', () => row.classList.remove('news'), { once: true });
 }
 
 export const morph = morphNode;

@@ -3,9 +3,11 @@
 
 import { startForms } from './forms.js';
 import { startLive } from './live.js';
+import { startMenus } from './menus.js';
 import { startTicking } from './ticking.js';
 
 document.documentElement.classList.add('scripted');
 startTicking();
 startForms();
+startMenus();
 startLive();

@@ -19,6 +19,8 @@ def faults(said, late):
     owner = said.get("d1fleet_owner")
     if owner and not values.OWNER.fullmatch(owner):
         yield f"d1fleet_owner is {owner!r}: plain letters, digits, blanks and . _ @ + -, at most 64"
+    if REGISTRY in late:
+        yield f"{REGISTRY} depends on a fact, or on another host's variables: write the URL as it is"
     url = said.get(REGISTRY)
     if not url:
         return

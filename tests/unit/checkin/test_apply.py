@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from d1fleet.checkin.firewall import NO_TABLE
 from d1fleet.checkin.render import MARK
 from tests.unit.checkin.documents import ALDER, BIRCH, changed, host_key, peer, request
 from tests.unit.checkin.helperhost import HelperHost
@@ -105,7 +106,11 @@ def test_distccs_own_file_of_somebody_else_stays(host: HelperHost) -> None:
 def test_peers_over_ssh(host: HelperHost) -> None:
     found = host.ask(of(ALDER, DOGWOOD))
     config, keys = host.ssh / "ssh_config", host.ssh / "known_hosts"
-    assert [str(keys), str(config)] == found["changed"][2:4] and not found["faults"]
+    assert found == {
+        "changed": [str(path) for path in (host.rules, keys, config, host.hosts / "engine", host.default)],
+        "faults": [],
+    }
+    assert host.members() == {"members4": [], "members6": []}  # nobody comes by TCP
     assert f"GlobalKnownHostsFile {keys}\n" in config.read_text()
     assert keys.read_text().splitlines()[1] == f"dogwood {host_key()}"
     assert "@192.0.2.14/4:" in (host.hosts / "engine").read_text()
@@ -116,7 +121,7 @@ def test_peers_over_ssh(host: HelperHost) -> None:
 def test_without_a_table_the_rest_is_done(host: HelperHost) -> None:
     host.nft.with_name("no-table").touch()
     found = host.ask(request())
-    assert len(found["faults"]) == 1 and "No such file" in found["faults"][0]
+    assert found["faults"] == [NO_TABLE]
     assert found["changed"] == [str(host.rules), str(host.hosts / "engine"), str(host.default)]
     assert f"<4>{found['faults'][0]}" in host.said
 

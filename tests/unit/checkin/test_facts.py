@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from d1fleet.checkin import facts
+from d1fleet.checkin import facts, netlink
 from d1fleet.checkin.facts import CompileServer
 from tests.unit.checkin.documents import host_key
 
@@ -58,8 +58,19 @@ def test_host_keys_are_keys_and_always_in_one_order(tmp_path: Path) -> None:
     assert len(facts.host_keys(str(tmp_path / "ssh_host_*_key.pub"))) == 8
 
 
+def _refused(_port: int) -> bool:
+    raise OSError(97, "Address family not supported by protocol")
+
+
 @pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
-def test_who_listens_is_seen_without_being_asked(family: socket.AddressFamily, address: str) -> None:
+@pytest.mark.parametrize("by_proc", [False, True])
+def test_who_listens_is_seen_without_being_asked(
+    family: socket.AddressFamily, address: str, by_proc: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if by_proc:
+        monkeypatch.setattr(netlink, "listens", _refused)
+    else:
+        monkeypatch.setattr(facts, "_listens_by_proc", None)
     with socket.socket(family) as server:
         try:
             server.bind((address, 0))

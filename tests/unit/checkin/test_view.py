@@ -114,6 +114,13 @@ def test_a_host_by_another_name_is_not_its_own_peer() -> None:
     assert asked["left_out"] == {"mirror": view.ITSELF}
 
 
+def test_over_ssh_nobody_is_let_in() -> None:
+    ssh = peer("dogwood", "192.0.2.14", transport="ssh", host_keys=[host_key()])
+    for left_out in ({}, {"alder": "cc: gcc 14"}):
+        found = taken(make(projects={"engine": project([ssh], left_out=left_out)}))
+        assert found.request(OWN)["projects"]["engine"]["members"] == []
+
+
 def test_who_is_probed() -> None:
     ssh = peer("dogwood", "192.0.2.14", transport="ssh", host_keys=[host_key()])
     two = {"engine": project([ALDER, BIRCH, ssh]), "firmware": project([BIRCH, peer("elm", "192.0.2.15")])}

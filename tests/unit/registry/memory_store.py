@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from d1fleet.registry.store import Snapshot, Store, StoreError
-
 from d1fleet.registry.administration import Administration, By
 from d1fleet.registry.core import Clocks, Core
 from d1fleet.registry.credentials import Credentials
 from d1fleet.registry.model import AuditEntry, Host, Key, Operator, Project, Record, Report, Token
 from d1fleet.registry.pool import Timing
 from d1fleet.registry.service import HostService
+from d1fleet.registry.store import Snapshot, Store, StoreError
 
 SOMEBODY = By("operator:ada", True, "192.0.2.99")
 ALDER, BIRCH, CEDAR = "192.0.2.11", "192.0.2.12", "192.0.2.13"

@@ -19,7 +19,7 @@ from d1fleet.registry.reading import form
 from d1fleet.registry.refusals import Refused
 
 from .memory_store import SOMEBODY
-from .web import ADMIN, PASSWORD, URL, Web, refusal, with_web
+from .web import ADMIN, PASSWORD, URL, Web, refusal, web_with, with_web
 
 CREATE = f"{ADMIN}/projects"
 BODY = {"name": "engine", "ranges": ["192.0.2.0/24"]}
@@ -238,7 +238,7 @@ async def test_its_own_pages_may(web: Web) -> None:
     assert (await ada.create(Origin=URL, Sec_Fetch_Site="same-origin")).status_code == 201
 
 
-@with_web(options={"public_url": "https://fleet.example"})
+@web_with(options={"public_url": "https://fleet.example"})
 async def test_behind_a_proxy_its_public_address_counts(web: Web) -> None:
     ada = await _person(web)
     await ada.sign_in()
@@ -283,13 +283,13 @@ async def test_passwords_are_looked_at_few_at_a_time(web: Web) -> None:
     assert most == web.limits.sign_ins_at_once == 2
 
 
-@with_web(options={"public_url": "https://fleet.example", "listen": "127.0.0.1", "port": 1234})
+@web_with(options={"public_url": "https://fleet.example", "listen": "127.0.0.1", "port": 1234})
 async def test_its_own_address(web: Web) -> None:
     look = web.shared.access
     assert look.url(_request({"host": "anything"})) == "https://fleet.example"
 
 
-@with_web(options={"listen": "::1", "port": 1234})
+@web_with(options={"listen": "::1", "port": 1234})
 async def test_its_own_address_as_it_was_asked(web: Web) -> None:
     look = web.shared.access
     assert look.url(_request({"host": "fleet.example:8443"})) == "http://fleet.example:8443"

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from d1fleet.registry.store import StoreError
 
 from d1fleet.registry.administration import By
 from d1fleet.registry.refusals import Refused
+from d1fleet.registry.store import StoreError
 
 from .memory_store import ALDER, BIRCH, CEDAR, RANGES, SOMEBODY, Registry
 from .test_service import refused, with_registry

@@ -159,7 +159,8 @@ async def test_nothing_that_lets_in_is_shown(web: Web) -> None:
     host = core.pool.named("alder")
     assert isinstance(host, Host)
     secrets = [
-        *(each.digest for each in (*core.tokens.values(), *core.keys.values())),
+        *(each.digest for each in core.tokens.values()),
+        *(each.digest for each in core.keys.values()),
         *(each.password_hash for each in core.operators.values()),
         *(host.machine, host.session, token, web.key, alder.credential, PASSWORD),
     ]

@@ -112,7 +112,10 @@ async def test_without_a_credential_nothing_of_hosts_is_answered(web: Web) -> No
         refusal(await client.post(f"/api/v1/{name}", json={}), 401, "credential")
     # An operator's key is no host.
     operator = await web.operator()
-    for name, body in (("checkin", {"report": as_json(report()), "known": {}}), ("leave", {"for_good": True})):
+    for name, body in (
+        ("checkin", {"report": as_json(report()), "known": {}}),
+        ("leave", {"for_good": True}),
+    ):
         refusal(await operator.post(f"/api/v1/{name}", json=body), 401, "credential")
 
 
@@ -234,7 +237,11 @@ async def test_a_check_in_goes_on_without_a_database(web: Web) -> None:
 async def test_by_the_socket_of_this_machine_a_host_has_no_address(web: Web) -> None:
     web.registry.own_addresses = (BIRCH,)
     client = await web.client(local=True)
-    body = {"token": await web.token(), "name": "birch", "report": as_json(report("birch", addresses=(BIRCH,)))}
+    body = {
+        "token": await web.token(),
+        "name": "birch",
+        "report": as_json(report("birch", addresses=(BIRCH,))),
+    }
     assert (await client.post("/api/v1/join", json=body)).status_code == 201
     host = web.registry.core.pool.named("birch")
     assert host is not None and host.address == BIRCH

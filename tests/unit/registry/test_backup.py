@@ -100,6 +100,16 @@ def test_of_a_store_that_is_open_into_either_kind_of_database(
         pytest.skip(missing_reason())
 
 
+def test_of_a_database_that_a_registry_has(place: Place, path: Path) -> None:
+    with Store(place.url) as store:
+        store.apply(EVERYTHING, audit=[entry(1), entry(2)])
+        write_backup(Store(place.url), SECRET, path)
+        store.apply([host(1)])
+    read = read_backup(path)
+    assert same(read.snapshot, *EVERYTHING)
+    assert read.audit == (entry(2), entry(1))
+
+
 def test_what_a_database_holds_is_not_overwritten_unless_one_says_so(place: Place, path: Path) -> None:
     write_backup(SNAPSHOT, SECRET, path, AUDIT)
     with Store(place.url) as store:

@@ -25,7 +25,9 @@ def test_what_is_made(tmp_path: Path) -> None:
     found = x509.load_pem_x509_certificate(file.read_bytes())
     now = datetime.datetime.now(datetime.UTC)
     assert found.not_valid_before_utc < now - datetime.timedelta(hours=23)
-    assert now + datetime.timedelta(days=3651) < found.not_valid_after_utc < now + datetime.timedelta(days=3654)
+    assert (
+        now + datetime.timedelta(days=3651) < found.not_valid_after_utc < now + datetime.timedelta(days=3654)
+    )
     assert isinstance(found.public_key(), ec.EllipticCurvePublicKey)
     names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["registry.example"]

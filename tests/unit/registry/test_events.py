@@ -106,7 +106,7 @@ async def test_projects_that_change_are_a_reason_to_look_anew(web: Web) -> None:
 
 @with_web
 async def test_silence_is_broken_by_a_comment(web: Web) -> None:
-    events.EventStream.__init__.__defaults__ = (0.01, 0.0)  # type: ignore[misc]
+    events.EventStream.__init__.__defaults__ = (0.01, 0.0)
     call = await _stream(web)
     await call.message(1)
     assert (await call.message(2))["body"] == b":\n\n"

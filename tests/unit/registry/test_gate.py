@@ -11,7 +11,7 @@ from d1fleet.registry.gate import Counters, Gate, TooManyError, party
 from d1fleet.registry.limits import Limits
 
 from .memory_store import ALDER, BIRCH, report
-from .web import ADMIN, PATIENT, Web, as_json, refusal, with_web
+from .web import ADMIN, PATIENT, Web, as_json, refusal, web_with
 
 
 @dataclass
@@ -112,7 +112,7 @@ LIMITS = replace(
 )
 
 
-@with_web(limits=LIMITS)
+@web_with(limits=LIMITS)
 async def test_over_http(web: Web) -> None:
     alder = await web.host()
     answers = [await alder.beat() for _ in range(3)]
@@ -125,7 +125,7 @@ async def test_over_http(web: Web) -> None:
     assert (await alder.beat()).status_code == 200
 
 
-@with_web(limits=LIMITS)
+@web_with(limits=LIMITS)
 async def test_guesses(web: Web) -> None:
     """Whoever shows something void is told so three times a minute; what is right is let in all the same."""
     stranger = await web.client(ALDER)
@@ -144,7 +144,7 @@ async def test_guesses(web: Web) -> None:
     assert (await operator.get(f"{ADMIN}/hosts")).status_code == 200
 
 
-@with_web(limits=LIMITS)
+@web_with(limits=LIMITS)
 async def test_guesses_of_join_tokens(web: Web) -> None:
     stranger = await web.client(ALDER)
     await web.token()
@@ -159,7 +159,7 @@ async def test_guesses_of_join_tokens(web: Web) -> None:
     refusal(await stranger.post("/api/v1/join", json=body), 403, "token")
 
 
-@with_web(limits=replace(LIMITS, failures_a_minute=100))
+@web_with(limits=replace(LIMITS, failures_a_minute=100))
 async def test_joins(web: Web) -> None:
     stranger = await web.client(ALDER)
     statuses = [(await stranger.post("/api/v1/join", json={})).status_code for _ in range(6)]

@@ -16,7 +16,7 @@ from d1fleet.registry.app import OPENAPI
 from d1fleet.registry.guard import Guard
 
 from .memory_store import ALDER
-from .web import ADMIN, PATIENT, Call, Web, refusal, stored_nothing, with_web
+from .web import ADMIN, PATIENT, Call, Web, refusal, stored_nothing, web_with, with_web
 
 PATHS = ["/healthz", "/metrics", f"{ADMIN}/hosts", "/api/v1/checkin", "/nothing", "/sign-in", OPENAPI, "/"]
 
@@ -61,7 +61,16 @@ async def test_head_says_what_get_would(web: Web) -> None:
 @with_web
 async def test_paths_and_methods_that_are_not_there(web: Web) -> None:
     client = await web.client()
-    for path in ("/nothing", "/api", "/api/v1/", "/api/v1/checkin/", "/docs", "/redoc", "/openapi.json", "/%00"):
+    for path in (
+        "/nothing",
+        "/api",
+        "/api/v1/",
+        "/api/v1/checkin/",
+        "/docs",
+        "/redoc",
+        "/openapi.json",
+        "/%00",
+    ):
         refusal(await client.get(path), 404, "path")
     for path in ("/..%2f..%2fetc/passwd", "/static/..%2f..%2f..%2fsecret", "//etc/passwd", "/static/%2e%2e"):
         assert (await client.get(path)).status_code == 404
@@ -90,7 +99,10 @@ async def test_bodies_that_are_too_large(web: Web) -> None:
     host_size, operator_size = web.limits.host_body_bytes, web.limits.operator_body_bytes
     assert (host_size, operator_size) == (65536, 16384)
     cases = [
-        *((alder.client, f"/api/v1/{name}", host_size, alder.bearer) for name in ("checkin", "wait", "leave")),
+        *(
+            (alder.client, f"/api/v1/{name}", host_size, alder.bearer)
+            for name in ("checkin", "wait", "leave")
+        ),
         (alder.client, "/api/v1/join", host_size, {}),
         (operator, f"{ADMIN}/projects", operator_size, {}),
         (operator, f"{ADMIN}/operators", operator_size, {}),
@@ -118,7 +130,7 @@ async def test_a_body_that_is_announced_too_large_is_not_waited_for(web: Web) ->
         await call.task
 
 
-@with_web(limits=replace(PATIENT, body_s=0.05))
+@web_with(limits=replace(PATIENT, body_s=0.05))
 async def test_a_body_that_comes_too_slowly(web: Web) -> None:
     alder = await web.host()
     headers = {**alder.bearer, "content-type": "application/json", "content-length": "1000"}
@@ -190,7 +202,7 @@ async def _source(web: Web, client: str, **headers: str) -> str:
     return " ".join(seen)
 
 
-@with_web(options={"forwarded_from": ("10.0.0.1/32", "fd00::/64")})
+@web_with(options={"forwarded_from": ("10.0.0.1/32", "fd00::/64")})
 async def test_proxies_are_believed_and_nobody_else(web: Web) -> None:
     assert await _source(web, "192.0.2.1", x_forwarded_for="192.0.2.9") == "192.0.2.1 http"
     assert await _source(web, "192.0.2.1", x_forwarded_proto="https") == "192.0.2.1 http"
@@ -224,7 +236,7 @@ async def test_addresses_as_sockets_show_them(web: Web) -> None:
 def test_requests_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "d1fleet.registry.http")
 
-    @with_web(limits=replace(PATIENT, loud_a_minute=3))
+    @web_with(limits=replace(PATIENT, loud_a_minute=3))
     async def run(web: Web) -> None:
         alder = await web.host()
         operator = await web.operator()

@@ -20,7 +20,7 @@ from .web import ADMIN, PASSWORD, Web, with_web
 def written() -> Iterator[io.StringIO]:
     """What is written; the loggers are as they were afterwards."""
     root = logging.getLogger()
-    names = ("uvicorn", "asyncio", "alembic", "sqlalchemy")
+    names = ("uvicorn", *logs.QUIET)
     before = root.handlers[:], root.level, {name: logging.getLogger(name).level for name in names}
     stream = io.StringIO()
     logs.set_up("debug", stream)
@@ -121,6 +121,7 @@ def test_what_is_shown_to_be_let_in_is_in_no_line(written: io.StringIO) -> None:
 
 
 def test_others_are_heard_of_when_something_is_wrong(written: io.StringIO) -> None:
-    logging.getLogger("uvicorn.error").info("Started server process")
+    logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+    logging.getLogger("alembic").info("Context impl SQLiteImpl.")
     logging.getLogger("uvicorn.error").error("it broke")
     assert [line["message"] for line in _lines(written)] == ["it broke"]

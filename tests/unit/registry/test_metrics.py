@@ -17,7 +17,8 @@ async def _read(web: Web) -> dict[str, float]:
     answer = await viewer.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
     return {
-        sample.name + "".join(f" {name}={sample.labels[name]}" for name in sorted(sample.labels)): sample.value
+        sample.name
+        + "".join(f" {name}={sample.labels[name]}" for name in sorted(sample.labels)): sample.value
         for family in text_string_to_metric_families(answer.text)
         for sample in family.samples
     }

@@ -36,6 +36,11 @@ FAULTS = {
     "error": (RECREATE + "    raise RuntimeError('half way')\n", "half way"),
     "statement": (RECREATE + "    op.execute('INSERT INTO nowhere VALUES (1)')\n", "nowhere"),
     "row": (RECREATE + "    op.execute('UPDATE hosts SET slots = 0')\n", "slots: it has to be"),
+    "reference": (
+        "    op.create_table('extra', sa.Column('host', sa.Text, sa.ForeignKey('hosts.id')))\n"
+        "    op.execute(\"INSERT INTO extra VALUES ('nobody')\")\n",
+        "(what it names in hosts is not there|violates foreign key)",
+    ),
     "lost": (
         RECREATE + "    op.execute('DELETE FROM marks')\n    op.drop_table('marks')\n    1 / 0\n",
         "division",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from d1fleet.registry.old_clients import OldClients
 
 from .memory_store import ALDER, BIRCH, CEDAR, RANGES, SOMEBODY
-from .web import ADMIN, PATIENT, Web, with_web
+from .web import ADMIN, PATIENT, Web, web_with
 
 GOOD = {"hash": "a1B2" * 8, "project": "engine", "username": "ada", "swVersion": "0.0.6", "threads": "8"}
 MANY = replace(PATIENT, old_clients_a_minute=10_000)
@@ -28,7 +29,7 @@ async def _turned_on(web: Web, **settings: Any) -> None:
     await web.registry.admin.create_project(SOMEBODY, "engine", RANGES, old_clients=True, **settings)
 
 
-@with_web(limits=MANY)
+@web_with(limits=MANY)
 async def test_what_a_client_gets(web: Web) -> None:
     await _turned_on(web)
     await web.host(slots=4)
@@ -45,7 +46,7 @@ async def test_what_a_client_gets(web: Web) -> None:
     assert (head.status_code, head.content) == (200, b"")
 
 
-@with_web(limits=MANY)
+@web_with(limits=MANY)
 async def test_off_there_is_nothing(web: Web) -> None:
     client = await _client(web)
     assert (await client.get("/api/checkin", params=GOOD)).status_code == 404
@@ -59,7 +60,7 @@ async def test_off_there_is_nothing(web: Web) -> None:
     assert web.registry.core.pool.old_clients("engine") == []
 
 
-@with_web(limits=MANY)
+@web_with(limits=MANY)
 async def test_an_unknown_project_is_one_without_others(web: Web) -> None:
     await _turned_on(web)
     await web.host()
@@ -67,7 +68,7 @@ async def test_an_unknown_project_is_one_without_others(web: Web) -> None:
     assert (answer.status_code, answer.text) == (200, "localhost/8\n")
 
 
-@with_web(limits=MANY)
+@web_with(limits=MANY)
 async def test_from_elsewhere_nobody_is_taken(web: Web) -> None:
     await _turned_on(web)
     for source in ("198.51.100.1", "127.0.0.1", "::1", "2001:db8::1", "::ffff:198.51.100.1"):
@@ -79,11 +80,25 @@ async def test_from_elsewhere_nobody_is_taken(web: Web) -> None:
 
 @pytest.mark.parametrize("name", GOOD)
 def test_fields(name: str) -> None:
-    @with_web(limits=MANY)
+    @web_with(limits=MANY)
     async def run(web: Web) -> None:
         await _turned_on(web)
         client = await _client(web)
-        values = ["", " ", "a\nb", "a\x00b", "алдер", "٣", "x" * 65, "x" * 5000, "-1", "@evil", "#", "a b\n", "../x"]
+        values = [
+            "",
+            " ",
+            "a\nb",
+            "a\x00b",
+            "алдер",
+            "٣",
+            "x" * 65,
+            "x" * 5000,
+            "-1",
+            "@evil",
+            "#",
+            "a b\n",
+            "../x",
+        ]
         values += ["0", "1025", "99999", "1.5", "+5", "0x10", "5 "] if name == "threads" else []
         values += ["1engine", "a-b", "all/../b"] if name == "project" else []
         values += ["short", "a" * 65, "a!" * 10] if name == "hash" else []
@@ -99,32 +114,44 @@ def test_fields(name: str) -> None:
         answer = await client.get("/api/checkin", params=missing)
         assert answer.status_code == 400 and name in answer.text
         twice = [*GOOD.items(), (name, GOOD[name])]
-        answer = await client.get("/api/checkin", params=twice)
+        answer = await client.get("/api/checkin", params=urlencode(twice))
         assert answer.status_code == 400 and f"{name}: it is there twice" in answer.text
         assert web.registry.core.pool.old_clients("engine") == []
 
     run()
 
 
-@with_web(limits=MANY)
+@web_with(limits=MANY)
 async def test_what_is_unknown(web: Web) -> None:
     await _turned_on(web)
     client = await _client(web)
     for extra in ({"ip": "192.0.2.9"}, {"x" * 50: "1"}, {"a\nb": "1"}):
         answer = await client.get("/api/checkin", params={**GOOD, **extra})
-        assert answer.status_code == 400 and "no such field" in answer.text and "\n" not in answer.text.rstrip("\n")
+        assert (
+            answer.status_code == 400
+            and "no such field" in answer.text
+            and "\n" not in answer.text.rstrip("\n")
+        )
     answer = await client.get("/api/checkin?" + "&".join(f"a{number}=1" for number in range(100)))
     assert answer.status_code == 400
 
 
-@with_web(limits=MANY)
+@web_with(limits=MANY)
 async def test_nothing_else_is_there(web: Web) -> None:
     """What the old server served, and what the new one does elsewhere."""
     await _turned_on(web)
     await web.host()
     client = await _client(web)
     for path in (
-        *("/", "/index.html", "/api", "/api/checkin/", "/API/checkin", "/api/getAllHosts", "/api/getProjectList"),
+        *(
+            "/",
+            "/index.html",
+            "/api",
+            "/api/checkin/",
+            "/API/checkin",
+            "/api/getAllHosts",
+            "/api/getProjectList",
+        ),
         *("/api/deleteProject?name=engine", "/api/createProject?name=x", "/api/expungeHost?hash=x"),
         *("/healthz", "/metrics", "/api/v1/checkin", "/api/v1/openapi.json", f"{ADMIN}/hosts", "/sign-in"),
         *("/../etc/passwd", "/..%2f..%2fetc/passwd", "/static/app.css"),
@@ -137,7 +164,7 @@ async def test_nothing_else_is_there(web: Web) -> None:
     assert web.registry.core.pool.old_clients("engine") == []
 
 
-@with_web(limits=replace(PATIENT, old_clients_a_minute=2))
+@web_with(limits=replace(PATIENT, old_clients_a_minute=2))
 async def test_who_comes_too_often(web: Web) -> None:
     await _turned_on(web)
     client = await _client(web)

@@ -105,30 +105,29 @@ def test_a_path_with_odd_letters(tmp_path: Path) -> None:
     assert make_url(url).database == str(folder / "registry.db")
 
 
-WRONG: list[tuple[str, Any]] = [
-    *(("port", each) for each in (-1, 65536, "33333", True, None, 1.5, [])),
-    *(("listen", each) for each in ("localhost", "", "192.0.2", 5, None, "192.0.2.0/24", "a\x1b[31m")),
-    *(("data", each) for each in ("", 5, None, [])),
-    *(("tls_certificate", each) for each in ("", 5)),
-    *(("database", each) for each in ("mysql://x", "registry.db", 5, None, "sqlite://\n")),
-    *(("beat_s", each) for each in (0, -1, 301, "15", None, True)),
-    *(("jitter", each) for each in (-0.1, 0.6, "x")),
-    *(("gone_after_s", each) for each in (0, 4000, "40")),
-    *(
-        ("public_url", each)
-        for each in ("registry.example", "ftp://x", "https://", "https://x/path", "https://a:b@x", "https://x:y", 5)
-    ),
-    *(("public_url", each) for each in ("https://x?y", "https://x#y", "https://x y", "https://ü", None)),
-    *(("old_clients_listen", each) for each in ("x", 5, None)),
-    *(("old_clients_port", each) for each in (-1, 65536)),
-    *(("forwarded_from", each) for each in ("x", [5], {"a": 1}, 5, ["192.0.2.1/24"], None)),
-    *(("log_level", each) for each in ("loud", 5, None, "INFO")),
-    *(("limits", each) for each in ("x", [], None, {"nothing": 1}, {"body_s": 0}, {"connections": "many"})),
-]
+WRONG: dict[str, list[Any]] = {
+    "port": [-1, 65536, "33333", True, None, 1.5, []],
+    "listen": ["localhost", "", "192.0.2", 5, None, "192.0.2.0/24", "a\x1b[31m"],
+    "data": ["", 5, None, []],
+    "tls_certificate": ["", 5],
+    "database": ["mysql://x", "registry.db", 5, None, "sqlite://\n"],
+    "beat_s": [0, -1, 301, "15", None, True],
+    "jitter": [-0.1, 0.6, "x"],
+    "gone_after_s": [0, 4000, "40"],
+    "public_url": [
+        *("registry.example", "ftp://x", "https://", "https://x/path", "https://a:b@x", "https://x:y", 5),
+        *("https://x?y", "https://x#y", "https://x y", "https://ü", None),
+    ],
+    "old_clients_listen": ["x", 5, None],
+    "old_clients_port": [-1, 65536],
+    "forwarded_from": ["x", [5], {"a": 1}, 5, ["192.0.2.1/24"], None],
+    "log_level": ["loud", 5, None, "INFO"],
+    "limits": ["x", [], None, {"nothing": 1}, {"body_s": 0}, {"connections": "many"}],
+}
 
 
 def test_wrong_values(tmp_path: Path) -> None:
-    for key, value in WRONG:
+    for key, value in ((key, each) for key, wrong in WRONG.items() for each in wrong):
         file = _file(tmp_path, yaml.safe_dump({key: value}))
         with pytest.raises(UsageError) as caught:
             load_options(config=file)

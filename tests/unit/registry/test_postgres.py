@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from d1fleet.registry import postgres as postgres_module
-from d1fleet.registry.store import Store, StoreError, StoreGoneError
+from d1fleet.registry.store import Snapshot, Store, StoreError, StoreGoneError
 from tests.support.postgres import LOCKED_USER, PostgresCluster, missing_reason
 from tests.support.wire import Wire
 from tests.unit.registry.places import (
@@ -139,11 +139,12 @@ def test_what_was_refused_is_not_there_though_it_was_committed(
 
 
 def test_rewriting_after_a_loss(postgres_place: PostgresPlace, wire: Wire, wired: Store) -> None:
-    wire.lose_at, wire.refuses = b"COMMIT", True
-    with pytest.raises(StoreError, match="cannot be reached"):
-        wired.rewrite(wired.snapshot().__class__(made_at=5.0), [entry(2)])
-    wire.refuses = False
     made_at = wired.snapshot().made_at
+    wire.lose_at, wire.once_heard, wire.refuses = b"COMMIT", b"INSERT INTO audit", True
+    with pytest.raises(StoreError, match="cannot be reached"):
+        wired.rewrite(Snapshot(made_at=5.0), [entry(2)])
+    assert Store(postgres_place.url).look() == (Snapshot(made_at=5.0), [entry(2), entry(1)])
+    wire.refuses = False
     wired.apply([host(1)])
     assert wired.audit(9) == [entry(1)]
     wired.close()
@@ -165,6 +166,19 @@ def test_who_was_away_while_another_had_it_must_not_go_on(
             refused()
         assert not isinstance(caught.value, StoreGoneError)
     assert same(stored(postgres_place), *EVERYTHING, host(7))
+
+
+def test_who_has_lost_its_tables_does_not_take_those_of_another(
+    postgres_place: PostgresPlace, store: Store
+) -> None:
+    postgres_place.script("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    assert not store.is_there()
+    postgres_place.cluster.end_sessions(postgres_place.name)
+    with Store(postgres_place.url) as other:
+        other.apply([host(7)])
+    with pytest.raises(StoreError, match="another registry has used"):
+        store.rewrite(store.snapshot())
+    assert same(stored(postgres_place), host(7))
 
 
 def test_a_table_that_another_session_has_locked(
@@ -255,6 +269,19 @@ def test_two_registries_in_schemas_of_their_own(postgres_place: PostgresPlace) -
     with Store(one) as first, Store(two) as second:
         assert first.snapshot().hosts == (BIRCH,)
         assert second.snapshot().hosts == (host(1),)
+
+
+def test_a_database_that_knows_no_characters(postgres_place: PostgresPlace) -> None:
+    name = f"{postgres_place.name}_ascii"
+    cluster = postgres_place.cluster
+    cluster.sql(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0")
+    try:
+        for _ in range(2):
+            with Store(cluster.url(name)) as store:
+                store.apply(EVERYTHING)
+                assert same(store.snapshot(), *EVERYTHING)
+    finally:
+        cluster.drop_database(name)
 
 
 def test_a_server_that_can_only_be_read(postgres_place: PostgresPlace) -> None:

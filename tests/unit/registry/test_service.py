@@ -9,12 +9,12 @@ from dataclasses import replace
 from functools import wraps
 
 import pytest
-from d1fleet.registry.store import StoreError
 
 from d1fleet.registry.core import GATHER_S
 from d1fleet.registry.credentials import Credentials
 from d1fleet.registry.model import State
 from d1fleet.registry.refusals import Refused
+from d1fleet.registry.store import StoreError
 
 from .memory_store import ALDER, BIRCH, CEDAR, RANGES, SOMEBODY, Registry, report
 

@@ -235,6 +235,19 @@ def test_a_damaged_file_is_refused_and_left_alone(
         Store(sqlite_place.url).look()
 
 
+def test_damage_is_found_where_nobody_reads_at_the_start(sqlite_place: SqlitePlace) -> None:
+    """In an index that only later changes are looked up in."""
+    with Store(sqlite_place.url) as store:
+        store.apply(EVERYTHING)
+    query = "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_hosts_2'"
+    ((page,),) = sqlite_place.sql(query)
+    with sqlite_place.path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(bytes(4096))
+    with pytest.raises(StoreError, match="is damaged"):
+        stored(sqlite_place)
+
+
 def test_a_file_that_is_damaged_while_it_is_open_is_made_anew(
     sqlite_place: SqlitePlace, store: Store
 ) -> None:

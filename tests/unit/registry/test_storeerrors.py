@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from d1fleet.errors import D1fleetError
-from d1fleet.registry.database import database_at
+from d1fleet.registry.databaseurl import database_at
 from d1fleet.registry.store import Store, StoreError, StoreGoneError
 from d1fleet.registry.storeerrors import POSTGRES, SQLITE, explained, hidden, said, tells
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -55,7 +55,7 @@ class Web:
     options: Options
     limits: Limits
     gate: Gate = field(init=False)
-    shared: Shared = field(init=False)
+    shared: Shared = field(init=False, repr=False)
     app: Any = field(init=False)
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     store: MemoryStore = field(init=False)
@@ -138,15 +138,17 @@ class HostClient:
 Test = Callable[[Web], Awaitable[None]]
 
 
-def with_web(
-    test: Test | None = None, *, limits: Limits = PATIENT, options: dict[str, Any] | None = None
-) -> Any:
+def with_web(test: Test) -> Callable[[], None]:
     """Run a test in a loop, with a registry that has started."""
-    if test is None:
-        return lambda each: with_web(each, limits=limits, options=options)
+    return web_with()(test)
 
-    @wraps(test)
-    def run() -> None:
+
+def web_with(
+    limits: Limits = PATIENT, options: Mapping[str, Any] | None = None
+) -> Callable[[Test], Callable[[], None]]:
+    """The same, with other limits or options."""
+
+    def take(test: Test) -> Callable[[], None]:
         async def whole() -> None:
             registry = Registry(Time(), MemoryStore())
             await registry.core.start()
@@ -157,10 +159,14 @@ def with_web(
             finally:
                 await registry.core.stop()
 
-        asyncio.run(whole())
+        @wraps(test)
+        def run() -> None:
+            asyncio.run(whole())
 
-    del run.__wrapped__  # type: ignore[attr-defined]  # else pytest would look for a fixture `web`
-    return run
+        del run.__wrapped__  # else pytest would look for a fixture `web`
+        return run
+
+    return take
 
 
 def refusal(answer: httpx.Response, status: int, code: str, field: str = "") -> dict[str, str]:
