@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from . import collection, inventory_cache, words
+from . import inventory_cache, words
 from .errors import D1fleetError, InventoryError, RuntimeFolderError, ToolError
 from .fleet import Fleet, Inventory
 
@@ -143,6 +143,8 @@ def _plugins(paths: Sequence[Path]) -> Iterator[dict[str, str]]:
     if not inventory_cache.registry_files(paths):
         yield {}
         return
+    from . import collection
+
     with collection.linked() as folder:
         others = os.environ.get("PYTHONPATH")
         yield {"PYTHONPATH": os.pathsep.join([str(folder), *([others] if others else [])])}

@@ -289,11 +289,12 @@ def inventory(name: str, projects: Mapping[str, Any] | tuple[str, ...], variable
     return {"projects": {"vars": dict(variables), "children": children}}
 
 
-def play(playbook: str, hosts: Any, *arguments: str) -> None:
+def play(playbook: str, hosts: Any, *arguments: str, quiet: bool = False) -> None:
     """Run a playbook of ours on this machine; what it says goes to our standard output.
 
     Args:
         hosts: an inventory.
+        quiet: only what changes or fails is shown.
 
     Raises:
         ToolError: Ansible, or the playbook, is not there.
@@ -311,6 +312,8 @@ def play(playbook: str, hosts: Any, *arguments: str) -> None:
             "ANSIBLE_CONFIG": str(config),
             "ANSIBLE_COLLECTIONS_PATH": str(collections),
             "ANSIBLE_HOME": private,
+            "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "0",
+            **({"ANSIBLE_DISPLAY_OK_HOSTS": "0"} if quiet else {}),
             "LC_ALL": "C.UTF-8",
         }
         argv = [program, "--inventory", str(file), f"d1.fleet.{playbook}", *arguments]

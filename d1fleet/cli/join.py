@@ -66,6 +66,7 @@ _LOOK_S = 3.0
     help="Peers are let in from there alone (the project's ranges).",
 )
 @click.option("--yes", is_flag=True, help="Ask nothing.")
+@click.option("--verbose", is_flag=True, help="Show each step, not only what changes.")
 @click.option("--check", is_flag=True, help="Say what would be done; change nothing.")
 @click.pass_context
 def join(
@@ -77,6 +78,7 @@ def join(
     pin: str | None,
     certificate: str | None,
     yes: bool,
+    verbose: bool,
     check: bool,
     **said: Any,
 ) -> None:
@@ -122,7 +124,7 @@ def join(
             raise click.Abort
         if token:
             membership.join(places, client.place, file, notes["name"], token, _settings(notes))
-        _set_up(places, client.place, file, notes)
+        _set_up(places, client.place, file, notes, verbose)
         # Its credential may be another one by now.
         _tell(Registry(client.place, membership.here(places).credential))
 
@@ -190,7 +192,7 @@ def _settings(notes: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _set_up(places: Places, place: Place, certificate: str, notes: dict[str, Any]) -> None:
+def _set_up(places: Places, place: Place, certificate: str, notes: dict[str, Any], verbose: bool) -> None:
     """Run the roles."""
     from .. import membership
     from ..registryclient import Registry
@@ -208,7 +210,8 @@ def _set_up(places: Places, place: Place, certificate: str, notes: dict[str, Any
     }
     if notes["slots"]:
         variables["d1fleet_slots"] = notes["slots"]
-    membership.play("join", membership.inventory(now.name, tuple(now.projects), variables))
+    hosts = membership.inventory(now.name, tuple(now.projects), variables)
+    membership.play("join", hosts, quiet=not verbose)
 
 
 def _tell(registry: Registry) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..words import say
+from ..words import counted, say
 from .registry_talk import SOCKET, fields, moment, said
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def backup(file: str, config: str | None, **given: Any) -> None:
 
     Whoever has FILE can speak for every host: keep it as a password.
     """
-    from ..errors import UsageError
+    from ..errors import RegistryError, UsageError
     from ..registryclient import AwayError, Registry
     from ..registryplace import Place
 
@@ -194,6 +194,11 @@ def backup(file: str, config: str | None, **given: Any) -> None:
             ) from None
         with Store(options.store_url) as store:
             write_backup(store, load_secret(options.data / SECRET), target)
+    except RegistryError as error:
+        raise RegistryError(
+            f"the registry that runs gives no backup: {error.message}",
+            "stop it, make the backup, and start it again: hosts and builds go on meanwhile",
+        ) from error
     else:
         _write(target, json.dumps(document, ensure_ascii=False, indent=1).encode() + b"\n")
     said(f"the backup is in {target}")
@@ -238,6 +243,7 @@ def restore(file: str, overwrite: bool, config: str | None, **given: Any) -> Non
             _give(secret)
     snapshot = found.snapshot
     said(
-        f"the registry has {len(snapshot.projects)} projects and {len(snapshot.hosts)} hosts,"
+        f"the registry has {counted(len(snapshot.projects), 'project')} and"
+        f" {counted(len(snapshot.hosts), 'host')},"
         f" as they were at {moment(found.made_at)}; start it"
     )

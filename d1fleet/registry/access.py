@@ -101,8 +101,8 @@ class Access:
         return request.client.host if request.client is not None and not self._local else ""
 
     def url(self, request: Request) -> str:
-        """Of this registry, as others reach it."""
-        return self._options.public_url or self._asked_url(request)
+        """Of this registry, as others reach it; "" where that is not known: by the socket of this machine."""
+        return self._options.public_url or ("" if self._local else self._asked_url(request))
 
     def _asked_url(self, request: Request) -> str:
         authority = request.headers.get("host", "")

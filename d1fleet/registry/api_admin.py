@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -11,7 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from . import model, views
+from .backup import document
 from .events import EventStream
+from .model import Token
 from .openapi import described
 from .reading import read
 from .refusals import Refused
@@ -25,6 +28,7 @@ from .schemas import (
     given,
 )
 from .shared import Shared
+from .statements import KEEP_AUDIT
 from .views import (
     AuditView,
     HostView,
@@ -44,9 +48,16 @@ IdPath = Annotated[str, Path(max_length=8, pattern="^[0-9a-f]{8}$")]
 
 
 class NewToken(TokenView):
-    """A join token that was made just now: its text is shown this once."""
+    """A join token that was made just now: its text is shown this once.
+
+    Attributes:
+        url: by which hosts reach the registry, "" where that is not known.
+        pin: of its certificate, "" without TLS.
+    """
 
     token: str
+    url: str
+    pin: str
 
 
 class NewKey(KeyView):
@@ -59,9 +70,13 @@ class _Events(Response):
     media_type = "text/event-stream"
 
 
-def add_routes(app: FastAPI, shared: Shared) -> None:
-    """Have an application answer operators."""
-    for each in (_projects, _tokens, _hosts, _people, _looks):
+def add_routes(app: FastAPI, shared: Shared, local: bool) -> None:
+    """Have an application answer operators.
+
+    Args:
+        local: by the socket of this machine, which gives backups, too: the registry's secret is in them.
+    """
+    for each in (_projects, _tokens, _hosts, _people, _looks, *([_backup] if local else [])):
         each(_Routes(app, each.__name__.strip("_")), shared)
 
 
@@ -142,6 +157,10 @@ def _projects(routes: _Routes, shared: Shared) -> None:
 def _tokens(routes: _Routes, shared: Shared) -> None:
     administration, access = shared.administration, shared.access
 
+    def shown(request: Request, text: str, token: Token) -> Response:
+        where = {"url": access.url(request), "pin": shared.pin}
+        return _json({**views.token(token), "token": text, **where}, 201)
+
     @routes.add("GET", "/projects/{project}/tokens", 200, list[TokenView], also=(404,))
     async def list_tokens(request: Request, project: ProjectPath) -> Response:
         """A project's join tokens, without what is secret in them."""
@@ -153,16 +172,14 @@ def _tokens(routes: _Routes, shared: Shared) -> None:
         """Make a join token. It is shown this once."""
         by = access.changer(request)
         body = await read(request, CreateToken)
-        text, token = await administration.create_token(by, project, body.note)
-        return _json({**views.token(token), "token": text}, 201)
+        return shown(request, *await administration.create_token(by, project, body.note))
 
     # In front of the one with an id, which would take `rotate` for one.
     @routes.add("POST", "/projects/{project}/tokens/rotate", 201, NewToken, also=(404,))
     async def rotate_tokens(request: Request, project: ProjectPath) -> Response:
         """Make all join tokens of a project void, and a new one."""
         by = access.changer(request)
-        text, token = await administration.rotate_tokens(by, project)
-        return _json({**views.token(token), "token": text}, 201)
+        return shown(request, *await administration.rotate_tokens(by, project))
 
     @routes.add("DELETE", "/projects/{project}/tokens/{token}", 204, also=(404,))
     async def revoke_token(request: Request, project: ProjectPath, token: IdPath) -> Response:
@@ -289,3 +306,17 @@ def _looks(routes: _Routes, shared: Shared) -> None:
             return True
 
         return EventStream(core, may_go_on, shared.ending)
+
+
+def _backup(routes: _Routes, shared: Shared) -> None:
+    core, access = shared.core, shared.access
+
+    @routes.add("GET", "/backup", 200, dict[str, Any])
+    async def backup(request: Request) -> Response:
+        """All that the registry must not lose, with its secret."""
+        access.reader(request)
+        entries = await core.audit(KEEP_AUDIT)
+        async with core.lock:  # what is written is in the pool, too
+            snapshot = core.snapshot()
+        text = await asyncio.to_thread(lambda: json.dumps(document(snapshot, shared.secret, entries)))
+        return Response(text, media_type="application/json")

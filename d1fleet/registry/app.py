@@ -59,7 +59,7 @@ def build_app(shared: Shared, *, local: bool = False) -> Guard:
         exception_handlers=shared.failures.handlers(),
     )
     direct = api_hosts.add_routes(app, shared)
-    api_admin.add_routes(app, shared)
+    api_admin.add_routes(app, shared, local)
     _add_looks(app, shared)
     if not local and (panel := _panel()) is not None:
         app.include_router(panel.router(shared))

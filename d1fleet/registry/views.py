@@ -135,6 +135,7 @@ class InventoryHost(TypedDict):
     address: str
     slots: int
     port: int
+    ssh_port: int
     projects: list[str]
     owner: str
     version: str
@@ -276,6 +277,7 @@ def inventory(core: Core) -> Inventory:
                 "address": each.address,
                 "slots": each.slots,
                 "port": each.port,
+                "ssh_port": each.ssh_port,
                 "projects": list(each.projects),
                 "owner": each.owner,
                 "version": each.version,

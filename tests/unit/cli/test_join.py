@@ -56,7 +56,8 @@ class Machine:
         places.state.mkdir(parents=True, exist_ok=True)
         (places.state / "credential").write_text(CREDENTIAL)
 
-    def play(self, playbook: str, hosts: Any, *arguments: str) -> None:
+    def play(self, playbook: str, hosts: Any, *arguments: str, quiet: bool = False) -> None:
+        self.quiet = quiet
         self.plays.append((playbook, hosts, arguments))
 
     def has_joined(self, url: str, **notes: Any) -> None:
@@ -167,6 +168,9 @@ def test_without_a_token_a_host_is_brought_in_line(machine: Machine, served: Pre
     machine.has_joined(served.url, name="alder")
     assert run("join") == 0
     assert machine.joins == [] and len(machine.plays) == 1
+    assert machine.quiet
+    assert run("join", "--verbose") == 0
+    assert not machine.quiet
 
 
 def test_check_changes_nothing(

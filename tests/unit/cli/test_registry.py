@@ -568,3 +568,28 @@ def test_its_certificate_is_shown(
     monkeypatch.setattr(sys, "argv", ["d1fleet", "registry", "certificate", "other.example", *here])
     assert main() == 99  # it has one
     assert "is there already" in capfd.readouterr().err
+
+
+def test_a_backup_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def run(*words: str) -> int:
+        config = ["--config", str(tmp_path / "data.yml")] if words[0] in ("backup", "restore") else []
+        monkeypatch.setattr(sys, "argv", ["d1fleet", "registry", *words, *config])
+        return main()
+
+    monkeypatch.delenv("D1FLEET_REGISTRY", raising=False)
+    data, other, file = (str(tmp_path / name) for name in ("data", "other", "backup"))
+    with service(tmp_path / "data"):
+        assert run("project", "create", "engine", "--range", "192.0.2.0/24", "--data", data) == 0
+        assert run("restore", file, "--data", data) != 0  # it runs
+    assert run("backup", file, "--data", data) == 0
+    assert stat.S_IMODE(os.stat(file).st_mode) == 0o600
+    assert run("restore", file, "--data", other) == 0
+    assert "the registry has 1 project and 0 hosts" in capfd.readouterr().out
+    assert (tmp_path / "other/secret").read_bytes() == (tmp_path / "data/secret").read_bytes()
+    assert stat.S_IMODE((tmp_path / "other/secret").stat().st_mode) == 0o600
+    assert run("restore", file, "--data", other) != 0  # something would be lost
+    assert run("restore", file, "--data", other, "--overwrite") == 0
+    assert run("backup", file, "--data", str(tmp_path / "nosuch")) == UsageError.exit_code
+    assert not (tmp_path / "nosuch").exists()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from d1fleet.registry.model import Host
 from d1fleet.registry.store import StoreError
 
 from .memory_store import ALDER, BIRCH, SOMEBODY
-from .web import ADMIN, PASSWORD, Web, refusal, stored_nothing, with_web
+from .web import ADMIN, PASSWORD, SECRET, URL, Web, refusal, stored_nothing, with_web
 
 WRITES: list[tuple[str, str, Any]] = [
     ("POST", "/projects", {"name": "game", "ranges": ["192.0.2.0/24"]}),
@@ -90,8 +91,13 @@ async def test_join_tokens(web: Web) -> None:
     path = f"{ADMIN}/projects/engine/tokens"
     made = (await operator.post(path, json={"note": "lab"})).json()
     assert made["token"].startswith(f"d1j_{made['id']}_") and made["note"] == "lab"
+    # All that a join command needs.
+    assert made["url"] == URL and made["pin"] == "sha256:" + "0" * 64
     listed = (await operator.get(path)).json()
-    assert listed == [{name: each for name, each in made.items() if name != "token"}]
+    assert listed == [{name: each for name, each in made.items() if name not in ("token", "url", "pin")}]
+    local = await web.client(local=True)
+    assert (await local.post(path, json={})).json()["url"] == ""
+    await operator.delete(f"{path}/{(await operator.get(path)).json()[1]['id']}")
     rotated = await operator.post(f"{path}/rotate")
     assert rotated.status_code == 201 and rotated.json()["id"] != made["id"]
     assert [each["id"] for each in (await operator.get(path)).json()] == [rotated.json()["id"]]
@@ -218,6 +224,7 @@ async def test_inventory(web: Web) -> None:
             "address": ALDER,
             "slots": 4,
             "port": 3632,
+            "ssh_port": 22,
             "projects": ["engine"],
             "owner": "ada",
             "version": "0.2.0",
@@ -313,3 +320,18 @@ async def test_what_cannot_be_stored_was_not_done(web: Web) -> None:
     assert web.registry.core.snapshot() == before
     assert (await operator.get("/healthz")).status_code == 503
     assert (await operator.get("/healthz")).json() == {"status": "degraded"}
+
+
+@with_web
+async def test_a_backup_is_given_by_the_socket_of_this_machine_alone(web: Web) -> None:
+    """Whoever has one can speak for every host."""
+    await _set_up(web)
+    local = await web.client(local=True)
+    answer = await local.get(f"{ADMIN}/backup")
+    assert answer.status_code == 200
+    found = answer.json()
+    assert found["secret"] == base64.b64encode(SECRET).decode()
+    assert [each["name"] for each in found["hosts"]] == ["alder"]
+    assert [each["name"] for each in found["projects"]] == ["engine"]
+    assert found["audit"][0]["what"] == "put operator"
+    refusal(await (await web.operator()).get(f"{ADMIN}/backup"), 404, "path")

@@ -8,7 +8,7 @@ import json
 from d1fleet.registry.store import StoreError
 
 from .memory_store import ALDER, BIRCH, SOMEBODY, report
-from .web import Call, Web, as_json, refusal, stored_nothing, until, with_web
+from .web import Call, Web, as_json, refusal, settled, stored_nothing, until, with_web
 
 
 @with_web
@@ -151,6 +151,7 @@ async def test_waiting_ends_with_news(web: Web) -> None:
     alder = await web.host()
     answer = await alder.beat()
     known = {"engine": answer.json()["projects"]["engine"]["revision"]}
+    await settled(web)
     waiting = asyncio.create_task(alder.wait(known))
     await until(lambda: web.registry.core.waiters == 1)
     assert not waiting.done()
@@ -164,6 +165,7 @@ async def test_waiting_ends_with_news(web: Web) -> None:
 async def test_who_waits_and_leaves_is_forgotten(web: Web) -> None:
     alder = await web.host()
     known = {"engine": (await alder.beat()).json()["projects"]["engine"]["revision"]}
+    await settled(web)
     body = json.dumps({"known": known, "wait_s": 60}).encode()
     headers = {**alder.bearer, "content-type": "application/json"}
     call = Call(web.app, "POST", "/api/v1/wait", headers, body, ALDER)
@@ -177,6 +179,7 @@ async def test_who_waits_and_leaves_is_forgotten(web: Web) -> None:
 async def test_at_the_end_those_who_wait_are_answered(web: Web) -> None:
     alder = await web.host()
     known = {"engine": (await alder.beat()).json()["projects"]["engine"]["revision"]}
+    await settled(web)
     waiting = asyncio.create_task(alder.wait(known))
     await until(lambda: web.registry.core.waiters == 1)
     web.shared.end()
@@ -189,6 +192,7 @@ async def test_at_the_end_those_who_wait_are_answered(web: Web) -> None:
 async def test_who_is_thrown_out_while_it_waits_is_told_so(web: Web) -> None:
     alder = await web.host()
     known = {"engine": (await alder.beat()).json()["projects"]["engine"]["revision"]}
+    await settled(web)
     waiting = asyncio.create_task(alder.wait(known))
     await until(lambda: web.registry.core.waiters == 1)
     await web.registry.admin.expunge(SOMEBODY, "alder")

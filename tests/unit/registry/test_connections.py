@@ -19,7 +19,7 @@ from d1fleet.registry.connections import Connections, Server
 from d1fleet.registry.limits import Limits
 from d1fleet.registry.protocol import HttpProtocol
 
-from .web import PATIENT, Web, until, web_with, with_web
+from .web import PATIENT, Web, settled, until, web_with, with_web
 
 QUICK = replace(PATIENT, head_s=0.2, body_s=0.2, idle_s=0.2)
 """Nobody waits for long here."""
@@ -172,8 +172,12 @@ async def test_connections_that_nobody_uses(web: Web) -> None:
     async with running(web) as server:
         request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
         assert (await server.say(request))[0] == 200  # `say` ends when the server closes
-        status, _ = await server.say(request, b"\r\n")
-        assert status == 200
+        reader, writer = await server.open()
+        writer.write(request)
+        await asyncio.wait_for(reader.readuntil(b'"ok"}'), 20)
+        writer.write(b"\r\n")
+        assert _answer(await asyncio.wait_for(reader.read(), 20))[0] == 408
+        writer.close()
         await until(lambda: server.connections.count == 0)
 
 
@@ -285,6 +289,7 @@ def test_tls(tmp_path: Path) -> None:
 async def test_a_host_that_waits_and_goes_is_forgotten(web: Web) -> None:
     alder = await web.host("alder", "192.0.2.11")
     known = {"engine": (await alder.beat()).json()["projects"]["engine"]["revision"]}
+    await settled(web)
     async with running(web) as server:
         body = json.dumps({"known": known, "wait_s": 60}).encode()
         reader, writer = await server.open()

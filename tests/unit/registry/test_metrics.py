@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from d1fleet.registry.store import StoreError
 
 from .memory_store import ALDER, BIRCH, SOMEBODY
-from .web import ADMIN, Web, until, with_web
+from .web import ADMIN, Web, settled, until, with_web
 
 
 async def _read(web: Web) -> dict[str, float]:
@@ -32,6 +32,7 @@ async def test_what_is_counted(web: Web) -> None:
     await web.host("birch", BIRCH)
     await web.registry.admin.drain(SOMEBODY, "birch")
     known = {"engine": (await alder.beat()).json()["projects"]["engine"]["revision"]}
+    await settled(web)
     stranger = await web.client()
     for _ in range(3):
         await stranger.get(f"{ADMIN}/hosts")

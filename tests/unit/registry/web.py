@@ -200,6 +200,11 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
+async def settled(web: Web) -> None:
+    """Until all have been told of what has happened so far: nobody is woken by that any more."""
+    await until(lambda: web.registry.core._calling is None)
+
+
 class Call:
     """One request, step by step, as a server would hand it to the application."""
 
