@@ -11,7 +11,7 @@ export D1FLEET_TEST_INSTALL ?= $(if $(filter 0,$(shell id -u)),1,0)
 # What a build of ours hands to make must not reach the builds that the tests make.
 unexport MAKEFLAGS MFLAGS MAKELEVEL MAKEFILES
 
-.PHONY: help demo fleet test test-full lint molecule bench clean lock
+.PHONY: help demo fleet registry test test-full lint molecule bench clean lock
 .DEFAULT_GOAL := help
 # Set-up is quick and its steps depend on each other.
 .NOTPARALLEL:
@@ -19,6 +19,7 @@ unexport MAKEFLAGS MFLAGS MAKELEVEL MAKEFILES
 help:
 	@echo 'make demo       build examples/ on three embedded hosts, and show which sub-make ran where'
 	@echo 'make fleet      the same on three container hosts, enrolled by site.yml; needs root and podman'
+	@echo 'make registry   the registry on this machine, for a look at its panel: Ctrl-C ends it'
 	@echo 'make test       the tests, in well under 40 minutes; PYTEST_ARGS=... is passed on'
 	@echo 'make test-full  everything, in parts that can be resumed; FULL_ARGS=... is passed on'
 	@echo 'make lint       ruff, mypy, shellcheck, yamllint, ansible-lint'
@@ -34,6 +35,13 @@ demo: $(VENV)/.d1fleet
 fleet: $(VENV)/.d1fleet
 	@.ci/need fleet
 	$(BIN)/python -m tests.containers.example
+
+# On loopback, with its data in .cache. Who may sign in is said in another terminal.
+registry: $(VENV)/.registry
+	@mkdir -p -m 700 .cache/registry
+	@echo 'who may sign in:  $(BIN)/d1fleet registry operator add NAME --data .cache/registry'
+	@echo 'the panel:        http://127.0.0.1:33333/'
+	$(BIN)/d1fleet registry serve --data .cache/registry
 
 # One worker for tests that build on this machine, which share its slots, and one for the rest (tests/conftest.py).
 test: $(VENV)/.dev
@@ -73,6 +81,10 @@ $(VENV)/.d1fleet: $(LOCK)/run.txt $(LOCK)/build.txt pyproject.toml | $(BIN)/pyth
 	@echo 'setting up $(VENV), which takes a minute the first time'
 	@$(BIN)/python -m pip install -q --require-hashes -r $(LOCK)/run.txt -r $(LOCK)/build.txt
 	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.registry: $(LOCK)/registry.txt $(VENV)/.d1fleet
+	@$(BIN)/python -m pip install -q --require-hashes -r $(LOCK)/registry.txt
 	@touch $@
 
 $(VENV)/.dev: $(LOCK)/dev.txt $(VENV)/.d1fleet

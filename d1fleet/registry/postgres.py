@@ -22,8 +22,8 @@ log = logging.getLogger("d1fleet.registry.store")
 LOCK = 0xD1F1EE7
 """First number of the advisory lock; the second one stands for the schema."""
 
-LOCK_WAIT_S = 2.0
-"""The session of a registry that was killed takes a moment to end."""
+LOCK_WAIT_S = 5.0
+"""The session of a registry that was killed takes a moment to end (a guess, for a server that is busy)."""
 
 _CONNECT = {
     "connect_timeout": 5,
@@ -92,6 +92,11 @@ class PostgresServer:
         return connection
 
     def disconnect(self, connection: Connection) -> None:
+        with contextlib.suppress(SQLAlchemyError):
+            if not connection.invalidated:
+                # The server takes its time to see that a session is over; who comes next need not wait for it.
+                connection.rollback()
+                connection.exec_driver_sql("SELECT pg_advisory_unlock_all()")
         with contextlib.suppress(SQLAlchemyError):
             connection.close()
 

@@ -59,12 +59,17 @@ def test_news_change_what_has_changed_and_nothing_else(ada: Person, registry: Re
     expect(ada.row("cedar").locator(".menu > ul")).to_be_visible()
     expect(ada.row("cedar").locator("summary")).to_be_focused()
 
+    # What is being typed into a part that news change, and is not asked for yet, stays as well.
+    page.evaluate("document.getElementById('filter-q').value = 'be'")
+
     # A host that comes does not move the focus, nor does one that goes.
     page.get_by_role("link", name="birch", exact=True).focus()
     Host(registry, "aspen", "192.0.2.40").join(registry.token("engine"))
     ada.wait_state("aspen", "up")
     names = [each.get_attribute("data-host") for each in page.locator("tr[data-host]").all()]
     assert names == ["alder", "aspen", "birch", "cedar"]
+    expect(page.locator("#hosts-count")).to_have_text("4")
+    expect(page.get_by_role("searchbox")).to_have_value("be")
     registry.ask("POST", "/hosts/alder/forget")
     expect(ada.row("alder")).to_have_count(0)
     expect(page.get_by_role("link", name="birch", exact=True)).to_be_focused()

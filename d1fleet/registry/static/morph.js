@@ -22,16 +22,10 @@ function morphAttributes(old, fresh) {
   if (isNews) old.classList.add('news');
 }
 
-// What the registry says that a field holds; what is typed is another matter.
-function saidValue(field) {
-  if (field.localName === 'input') return field.getAttribute('value') ?? '';
-  if (field.localName === 'select') return field.querySelector('[selected]')?.value ?? '';
-  return '';
-}
-
-function morphField(old, fresh, before) {
-  const after = saidValue(fresh);
-  if (before !== after) old.value = after;
+// A field holds what somebody has typed, until the registry says something else of it.
+function morphField(field) {
+  if (field.localName === 'input') field.value = field.getAttribute('value') ?? '';
+  if (field.localName === 'select') field.value = field.querySelector('[selected]')?.value ?? '';
 }
 
 function morphNode(old, fresh) {
@@ -40,11 +34,10 @@ function morphNode(old, fresh) {
     if (old.nodeValue !== fresh.nodeValue) old.nodeValue = fresh.nodeValue;
     return;
   }
-  const before = saidValue(old);
   if (old.hasAttribute('data-host') && stateOf(old) !== stateOf(fresh)) highlight(old);
   morphAttributes(old, fresh);
   morphChildren(old, fresh);
-  morphField(old, fresh, before);
+  morphField(old);
 }
 
 // The node of the old page that becomes `fresh`: the one with the same id, or the one that is there if it is alike.

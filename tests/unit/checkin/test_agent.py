@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import signal
 import socket
 import time
@@ -320,6 +321,18 @@ def _own_address() -> str:
         way.connect(("192.0.2.1", 9))
         return str(way.getsockname()[0])
     pytest.skip("this machine has no way to anywhere")
+
+
+def test_a_registry_that_hangs_up_is_asked_at_once(host: AgentHost) -> None:
+    """Not at the next beat, which is in an hour."""
+    host.start()
+    while not host.beat()["report"]["toolchain"]:
+        pass
+    host.until(lambda: host.registry.connections)
+    with contextlib.suppress(queue.Empty):
+        host.registry.next("/wait", 5.0)  # but for the one that is there since the first check-in
+    host.registry.hang_up()
+    assert host.beat()["report"]["sequence"] > 2
 
 
 def test_while_it_is_away_silent_peers_are_dropped_and_come_back(host: AgentHost, script: Script) -> None:
