@@ -5,6 +5,7 @@ A record is what a row of the database holds. All are frozen: a change is a new 
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -131,7 +132,7 @@ class Project:
         _one_of("transport", self.transport, ("tcp", "ssh"))
         _one_of("toolchain_mismatch", self.toolchain_mismatch, ("exclude", "ignore"))
 
-    @property
+    @functools.cached_property
     def networks(self) -> tuple[Network, ...]:
         return tuple(ipaddress.ip_network(each) for each in self.ranges)
 

@@ -138,7 +138,7 @@ class HostService:
         claim = self._claim(credential)
         if claim.id not in core.pool.hosts:
             await self._adopt(claim, report, source)
-        host = self._host(credential)
+        host = self._claimed(claim)
         self._refuse_outcasts(host)
         self._refuse_strangers(host, report, source)
         before = host
@@ -242,7 +242,9 @@ class HostService:
             raise void_credential() from None
 
     def _host(self, credential: str) -> Host:
-        claim = self._claim(credential)
+        return self._claimed(self._claim(credential))
+
+    def _claimed(self, claim: Claim) -> Host:
         host = self._core.pool.hosts.get(claim.id)
         if host is None or host.generation != claim.generation:
             raise void_credential()
