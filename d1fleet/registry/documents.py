@@ -89,7 +89,8 @@ def document(
         if why := _unreachable(project, host):
             left_out[host.name] = why
             continue
-        members.add(host.address)
+        if project.transport == "tcp":
+            members.add(host.address)
         why = _unfit(project, host, wanted)
         if why:
             left_out[host.name] = why
@@ -130,15 +131,15 @@ def _unreachable(project: Project, host: Host) -> str:
 
 
 def _unfit(project: Project, host: Host, wanted: dict[str, str]) -> str:
+    # First what keeps it from sending work, too: its own compilers would not make the same of it.
+    if project.toolchain_mismatch != "ignore":
+        if not host.toolchain:
+            return "nothing is known of its compilers"
+        if found := differences(wanted, host.toolchain):
+            return "; ".join(found[:_SHOWN])
     if host.drained:
         return "drained by an operator"
-    if not host.serving:
-        return "its compile server does not answer"
-    if project.toolchain_mismatch == "ignore":
-        return ""
-    if not host.toolchain:
-        return "nothing is known of its compilers"
-    return "; ".join(differences(wanted, host.toolchain)[:_SHOWN])
+    return "" if host.serving else "its compile server does not answer"
 
 
 def _peer(project: Project, host: Host) -> dict[str, Any]:

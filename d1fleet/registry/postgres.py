@@ -94,7 +94,7 @@ class PostgresServer:
     def disconnect(self, connection: Connection) -> None:
         with contextlib.suppress(SQLAlchemyError):
             if not connection.invalidated:
-                # The server takes its time to see that a session is over; who comes next need not wait for it.
+                # A server takes its time to see that a session is over; who comes next need not wait for it.
                 connection.rollback()
                 connection.exec_driver_sql("SELECT pg_advisory_unlock_all()")
         with contextlib.suppress(SQLAlchemyError):

@@ -20,12 +20,13 @@ def hosts(registry: Registry, *names: str, project: str = "engine") -> list[Host
 
 
 _COUNT_CHANGES = """() => {
-  window.changes = { gone: 0, come: 0 };
   window.rows = [...document.querySelectorAll('tr[data-host]')];
+  const changes = window.changes = { gone: [], come: [] };
+  const named = (nodes) => [...nodes].filter((each) => each.nodeType === 1).map((each) => each.id);
   new MutationObserver((all) => {
     for (const { addedNodes, removedNodes } of all) {
-      window.changes.come += [...addedNodes].filter((node) => node.nodeType === 1).length;
-      window.changes.gone += [...removedNodes].filter((node) => node.nodeType === 1).length;
+      changes.come.push(...named(addedNodes));
+      changes.gone.push(...named(removedNodes));
     }
   }).observe(document.getElementById('hosts'), { childList: true, subtree: true });
 }"""
@@ -48,7 +49,7 @@ def test_news_change_what_has_changed_and_nothing_else(ada: Person, registry: Re
     expect(ada.row("alder")).to_contain_text("5.0 GiB")
     birch.beat(jobs=1)
     expect(ada.row("birch").locator("[data-label=Jobs]")).to_contain_text("1 of 8")
-    assert page.evaluate("window.changes") == {"gone": 0, "come": 0}
+    assert page.evaluate("window.changes") == {"gone": [], "come": []}
     assert page.evaluate("window.rows.every((row) => row.isConnected)")
     expect(page.get_by_label("Networks")).to_be_focused()
     expect(page.get_by_label("Networks")).to_have_value("198.51.100.0/24")
@@ -70,8 +71,10 @@ def test_news_change_what_has_changed_and_nothing_else(ada: Person, registry: Re
     assert names == ["alder", "aspen", "birch", "cedar"]
     expect(page.locator("#hosts-count")).to_have_text("4")
     expect(page.get_by_role("searchbox")).to_have_value("be")
+    page.evaluate(_COUNT_CHANGES)
     registry.ask("POST", "/hosts/alder/forget")
     expect(ada.row("alder")).to_have_count(0)
+    assert page.evaluate("window.changes") == {"gone": ["host-alder"], "come": []}
     expect(page.get_by_role("link", name="birch", exact=True)).to_be_focused()
 
 

@@ -27,6 +27,7 @@ PAGES = {
 }
 SIZES: dict[str, dict[str, Any]] = {
     "desk": {"viewport": DESK},
+    "laptop": {"viewport": {"width": 1280, "height": 800}},
     "tablet": {"viewport": {"width": 820, "height": 1180}, "has_touch": True},
     "phone": {"viewport": PHONE, "is_mobile": True, "has_touch": True, "device_scale_factor": 2},
 }
@@ -94,8 +95,12 @@ def look_at(ada: Person, picture: Path) -> None:
     ada.page.screenshot(path=picture, full_page="dialog" not in picture.name)
     over = ada.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert over <= 0, f"{picture.name}: {over} px hang over"
+    cut = ada.page.evaluate(
+        "[...document.querySelectorAll('.scroll')].filter((each) => each.scrollWidth > each.clientWidth).length"
+    )
+    assert not cut, f"{picture.name}: a table is wider than its place"
     assert ada.page.evaluate(_PALE) == [], picture.name
-    if "desk" not in picture.name:
+    if "tablet" in picture.name or "phone" in picture.name:
         assert ada.page.evaluate(_SMALL, LEAST_TARGET_PX) == [], picture.name
 
 

@@ -243,6 +243,34 @@ def test_the_walk_without_scripts(chromium: Browser, registry: Registry) -> None
         assert "Project engine is deleted" in ada.message()
 
 
+def test_what_is_done_on_the_page_of_a_host(ada: Person, registry: Registry) -> None:
+    registry.project("engine")
+    registry.project("spare")
+    alder = Host(registry, "alder", "192.0.2.11").join(registry.token("engine"))
+    page = ada.page
+    ada.go("/hosts/alder")
+    ada.connected()
+    page.get_by_role("button", name="Drain").click()
+    expect(page.locator(".state.drained")).to_be_visible()
+    expect(page.locator("#entries")).to_contain_text("drain")
+    page.get_by_text("Change projects or address").click()
+    page.get_by_label("spare").check()
+    page.get_by_label("Fixed address").fill("203.0.113.1")
+    ada.expected.append("422")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".fault")).to_contain_text("is in no range")
+    expect(page.get_by_label("spare")).to_be_checked()
+    page.get_by_label("Fixed address").fill("192.0.2.99")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#messages")).to_contain_text("Saved")
+    assert alder.beat()["all"] == ["engine", "spare"]
+    page.locator("summary", has_text="More for alder").click()
+    page.get_by_role("link", name="Forget").click()
+    page.get_by_role("dialog").get_by_role("button", name="Forget").click()
+    page.wait_for_url("**/projects/engine")
+    assert "alder is forgotten" in ada.message()
+
+
 def test_people_and_keys(ada: Person) -> None:
     page = ada.page
     page.get_by_role("link", name="People").click()

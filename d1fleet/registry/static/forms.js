@@ -41,7 +41,7 @@ function taken(found, form) {
 
 function refused(page) {
   if (page.querySelector('form.confirm')) showQuestion(page);
-  else say(page.querySelector('main .message')?.textContent || page.title);
+  else say(page.querySelector('main .message')?.textContent || 'The registry refuses this.');
 }
 
 // Questions
@@ -121,7 +121,7 @@ function onSubmit(event) {
     event.preventDefault();
     clearTimeout(filterTimer);
     go(filterUrl(form));
-  } else if (form.matches('[data-inplace]') || (dialog.contains(form) && form.matches('.confirm') && isHostAction(form))) {
+  } else if (form.matches('[data-inplace]') || (dialog.contains(form) && isHostAction(form))) {
     event.preventDefault();
     submitInPlace(form);
   } else {
@@ -134,7 +134,12 @@ function once(form) {
   setTimeout(() => { for (const button of form.querySelectorAll('button')) button.disabled = true; });
 }
 
-const isHostAction = (form) => new URL(form.action).pathname.startsWith('/hosts/') && staysHere(form);
+// What is done to a host, and shows on this very page.
+function isHostAction(form) {
+  const path = new URL(form.action).pathname;
+  const removesPage = path === `${location.pathname}/forget`;
+  return path.startsWith('/hosts/') && staysHere(form) && !removesPage;
+}
 
 const isPlain = (event) => event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey;
 

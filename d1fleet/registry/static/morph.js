@@ -40,33 +40,52 @@ function morphNode(old, fresh) {
   morphField(old);
 }
 
-// The node of the old page that becomes `fresh`: the one with the same id, or the one that is there if it is alike.
-function partner(parent, place, fresh, byKey) {
+// The node of the old page that becomes `fresh`: the one with the same id, or the one at that place if it is alike.
+function partner(place, fresh, byKey) {
   const key = keyOf(fresh);
   if (key) return byKey.get(key);
   return place && sameKind(place, fresh) ? place : undefined;
 }
 
+const byId = (nodes) => new Map([...nodes].filter(keyOf).map((node) => [node.id, node]));
+
+function removed(node) {
+  const next = node.nextSibling;
+  node.remove();
+  return next;
+}
+
+function added(parent, wanted, place) {
+  const node = parent.insertBefore(document.importNode(wanted, true), place);
+  if (node.nodeType === Node.ELEMENT_NODE && node.hasAttribute('data-host')) highlight(node);
+}
+
+// Is a node not there in the newer page, or space before one that is?
+function goes(node, found, kept) {
+  if (keyOf(node)) return !kept.has(node.id);
+  return Boolean(found && keyOf(found)) && node.nodeType === Node.TEXT_NODE && !node.nodeValue.trim();
+}
+
 function morphChildren(old, fresh) {
-  const byKey = new Map([...old.childNodes].filter(keyOf).map((node) => [node.id, node]));
+  const there = byId(old.childNodes);
+  const kept = byId(fresh.childNodes);
   let place = old.firstChild;
   for (const wanted of [...fresh.childNodes]) {
-    const found = partner(old, place, wanted, byKey);
+    let found = partner(place, wanted, there);
+    // What goes, goes first: all behind it need not be moved.
+    while (place && place !== found && goes(place, found, kept)) {
+      place = removed(place);
+      found = partner(place, wanted, there);
+    }
     if (!found || !sameKind(found, wanted)) {
-      const added = document.importNode(wanted, true);
-      old.insertBefore(added, place);
-      if (added.nodeType === Node.ELEMENT_NODE && added.hasAttribute('data-host')) highlight(added);
+      added(old, wanted, place);
       continue;
     }
     if (found === place) place = place.nextSibling;
     else moveBefore(old, found, place);
     morphNode(found, wanted);
   }
-  while (place) {
-    const next = place.nextSibling;
-    place.remove();
-    place = next;
-  }
+  while (place) place = removed(place);
 }
 
 // A node that is moved loses the focus; it gets it back.

@@ -116,7 +116,13 @@ def test_over_ssh_peers_come_with_their_keys_and_by_tcp_without() -> None:
     over_ssh = contents(of([host(1, host_keys=keys, ssh_port=2222)], replace(ENGINE, transport="ssh")))
     assert over_ssh["peers"][0]["host_keys"] == list(keys)
     assert (over_ssh["peers"][0]["transport"], over_ssh["peers"][0]["ssh_port"]) == ("ssh", 2222)
+    assert over_ssh["members"] == [], "they come by a login, not to a port of distcc's"
     assert contents(of([host(1, host_keys=keys)]))["peers"][0]["host_keys"] == []
+
+
+def test_other_compilers_are_said_before_what_keeps_nobody_from_sending_work() -> None:
+    found = contents(of([host(1), host(2), host(3, drained=True, serving=False, toolchain=CLANG)]))
+    assert "clang" in found["left_out"]["h3"]
 
 
 OLD = OldClient("engine", "192.0.2.77", 8, "bob", "0.0.6", "h" * 32, 0.0)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from d1fleet.registry import postgres as postgres_module
 from d1fleet.registry.store import Snapshot, Store, StoreError, StoreGoneError
@@ -68,6 +69,23 @@ def wired(postgres_place: PostgresPlace, wire: Wire) -> Iterator[Store]:
     with Store(postgres_place.cluster.url(postgres_place.name, folder=wire.folder)) as opened:
         opened.apply(EVERYTHING, audit=[entry(1)])
         yield opened
+
+
+def test_who_closes_it_does_not_leave_it_locked(
+    postgres_place: PostgresPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to wait until the server has noticed."""
+    ended: list[Connection] = []
+    store = Store(postgres_place.url)
+    store.open()
+    with monkeypatch.context() as slow:
+        slow.setattr(Connection, "close", lambda connection: ended.append(connection))
+        store.close()
+    monkeypatch.setattr(postgres_module, "LOCK_WAIT_S", 0.2)
+    try:
+        stored(postgres_place)
+    finally:
+        ended[0].close()
 
 
 def test_a_session_that_was_ended_is_begun_anew(postgres_place: PostgresPlace, store: Store) -> None:
@@ -154,8 +172,9 @@ def test_rewriting_after_a_loss(postgres_place: PostgresPlace, wire: Wire, wired
 
 
 def test_who_was_away_while_another_had_it_must_not_go_on(
-    postgres_place: PostgresPlace, store: Store
+    postgres_place: PostgresPlace, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(postgres_module, "LOCK_WAIT_S", 0.2)
     postgres_place.cluster.end_sessions(postgres_place.name)
     with Store(postgres_place.url) as other:
         other.apply([host(7)])

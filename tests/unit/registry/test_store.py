@@ -404,6 +404,10 @@ def test_a_membership_in_nothing_is_found(place: Place) -> None:
         place.sql("UPDATE memberships SET project = 'nowhere' WHERE host_id = %s", [CEDAR.id])
         with pytest.raises(StoreError, match=f"hosts, {CEDAR.id}: there is no project nowhere"):
             stored(place)
+        place.sql("ALTER TABLE memberships DROP CONSTRAINT fk_memberships_host_id")
+        place.sql("UPDATE memberships SET host_id = 'nobody' WHERE host_id = %s", [CEDAR.id])
+        with pytest.raises(StoreError, match="memberships, nobody: there is no such host"):
+            stored(place)
 
 
 @pytest.mark.parametrize("revision", ["9999", "x\x1b[31m"])
