@@ -1,6 +1,6 @@
-"""A swarm of pretended hosts that check in at a registry: `python -m bench.swarm`, one JSON object at the end.
+"""A swarm of pretended hosts that check in at a registry: `python -m bench.swarm` prints one JSON object.
 
-Each has an address of its own and, as a real one, two connections: one for its beats, one that waits for news.
+Each has an address of its own and, as a real one, two connections: one for its beats, one that waits.
 A plain client of HTTP/1.1 in one process; TLS where a certificate is given.
 """
 

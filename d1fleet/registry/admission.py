@@ -34,10 +34,8 @@ class Verdict:
 TAKEN = Verdict()
 
 
-def judge(host: Host, live: Live, report: Report, source: str) -> Verdict:
-    """Whether a report comes from the machine that has joined, for the first time. Counts what speaks for two
-    machines with one credential; `cloned` is the verdict when that is certain.
-    """
+def identify(host: Host, report: Report) -> Verdict:
+    """Whether a report comes from the machine that has joined."""
     if host.machine and report.machine != host.machine:
         return Verdict(
             "cloned",
@@ -50,6 +48,16 @@ def judge(host: Host, live: Live, report: Report, source: str) -> Verdict:
             f"the SSH host keys of {host.name} are not those with which it has joined",
             f"if it was installed anew: d1fleet registry host readmit {host.name}",
         )
+    return TAKEN
+
+
+def judge(host: Host, live: Live, report: Report, source: str) -> Verdict:
+    """Whether a report comes from the machine that has joined, for the first time. Counts what speaks for two
+    machines with one credential; `cloned` is the verdict when that is certain.
+    """
+    found = identify(host, report)
+    if found.code:
+        return found
     if report.session == live.session:
         if report.sequence > live.sequence:
             return TAKEN

@@ -258,7 +258,7 @@ class Core:
                 waiting.set_result(None)
 
     async def wait(self, host: Host, limit_s: float) -> None:
-        """Until there is news for a host, or so many seconds. One waits at a time: the one before is let go."""
+        """Until there is news for a host, or so many seconds. One waits at a time: one before is let go."""
         self.wake([host.id])
         waiting = asyncio.get_running_loop().create_future()
         self._waiting[host.id] = waiting

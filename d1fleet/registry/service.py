@@ -71,13 +71,20 @@ class HostService:
                 host = replace(host, projects=(*host.projects, found.project))
             if len(host.projects) > MOST_PROJECTS:
                 raise Refused(409, "projects", f"{name} is in {MOST_PROJECTS} projects already")
-            host = self._reported(host, report, source)
+            if not credential:
+                host = self._reported(host, report, source)
             now_at = core.clocks.wall()
             used = replace(found, used_at=now_at)
             entry = AuditEntry(now_at, f"token:{found.id}", "join", host.name, source, found.project)
             await core.write([host, used], audit=[entry])
             core.tokens[used.id] = used
-            self._put(host, report, source)
+            if credential:
+                # Not by this report: what checks in there is another process, and may have done so meanwhile.
+                host = replace(core.pool.hosts[host.id], projects=host.projects)
+                core.news(core.pool.put_host(host, core.clocks.monotonic()))
+                core.note(host)
+            else:
+                self._put(host, report, source)
         core.news(hosts=[host])
         return core.credentials.issue(host, core.clocks.wall()), host, answer(core, host, {})
 
@@ -100,7 +107,7 @@ class HostService:
             if host.name != name:
                 raise Refused(409, "name_taken", f"this host is {host.name} already", f"--name {host.name}")
             self._refuse_outcasts(host)
-            self._refuse_strangers(host, report, source)
+            self._refuse(admission.identify(host, report), host, source)
             return host
         known = core.pool.named(name)
         if known is None:
@@ -269,12 +276,15 @@ class HostService:
     def _refuse_strangers(self, host: Host, report: Report, source: str) -> None:
         core = self._core
         verdict = admission.judge(host, core.pool.live[host.id], report, source)
-        if not verdict.code:
-            return
         if verdict.code == "cloned" and report.machine == host.machine:
             host = replace(host, cloned=True)
             core.news(core.pool.put_host(host, core.clocks.monotonic()), [host])
             core.note(host)
+        self._refuse(verdict, host, source)
+
+    def _refuse(self, verdict: admission.Verdict, host: Host, source: str) -> None:
+        if not verdict.code:
+            return
         log.warning("report refused", extra={"host": host.name, "source": source, "why": verdict.message})
         raise Refused(403 if verdict.code == "cloned" else 409, verdict.code, verdict.message, verdict.mend)
 

@@ -95,8 +95,8 @@ def look_at(ada: Person, picture: Path) -> None:
     ada.page.screenshot(path=picture, full_page="dialog" not in picture.name)
     over = ada.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert over <= 0, f"{picture.name}: {over} px hang over"
-    cut = ada.page.evaluate(
-        "[...document.querySelectorAll('.scroll')].filter((each) => each.scrollWidth > each.clientWidth).length"
+    cut = ada.page.locator(".scroll").evaluate_all(
+        "(all) => all.some((each) => each.scrollWidth > each.clientWidth)"
     )
     assert not cut, f"{picture.name}: a table is wider than its place"
     assert ada.page.evaluate(_PALE) == [], picture.name

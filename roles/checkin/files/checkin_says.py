@@ -1,4 +1,4 @@
-"""What the check-in says of itself, once it has heard from the registry or knows why not: checkin_says.py SECONDS
+"""What the check-in says of itself, once it has heard from the registry: checkin_says.py SECONDS
 
 Waits for so long at most, and prints JSON:
 

@@ -142,8 +142,11 @@ async def test_a_host_joins_a_further_project_by_its_credential(registry: Regist
     alder = await registry.joined("alder", ALDER)
     await registry.joined("birch", BIRCH, "tools")
     token, _ = await registry.admin.create_token(SOMEBODY, "tools")
-    credential, host, _ = await registry.service.join(token, "alder", alder.next(), ALDER, alder.credential)
-    assert host.projects == ("engine", "tools")
+    other = replace(alder.report, session="d" * 32, sequence=1, slots=99)
+    credential, host, _ = await registry.service.join(token, "alder", other, ALDER, alder.credential)
+    assert (host.projects, host.slots) == (("engine", "tools"), 4), "what joins is not what checks in"
+    for _ in range(4):
+        assert (await alder.beat())["state"] == "up"
     alder.credential = credential
     assert await alder.peers("tools") == ["birch"]
     error = await refused(registry.service.join(token, "cedar", alder.next(), ALDER, alder.credential))
