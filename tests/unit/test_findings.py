@@ -6,8 +6,8 @@ import shlex
 from typing import Any
 
 import pytest
-from ansible.parsing.dataloader import DataLoader  # type: ignore[import-untyped]  # it has no types
-from ansible.template import Templar, trust_as_template  # type: ignore[import-untyped]  # it has no types
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 
 from d1fleet.findings import FAULT, LONGEST_ROOT, NOTE, WARNING, Commands, Finding, Mend, shown
 from tests.roles.roles import load

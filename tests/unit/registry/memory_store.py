@@ -41,10 +41,11 @@ class MemoryStore(Store):
         self.writes: list[tuple[list[Record], list[Record]]] = []
 
     def open(self) -> Snapshot:
-        def of(kind: type) -> tuple[Any, ...]:
-            return tuple(record for (each, _), record in self.records.items() if each is kind)
-
-        return Snapshot(*(of(kind) for kind in _KINDS.values()), made_at=self.made_at)
+        found: dict[str, Any] = {
+            name: tuple(record for (each, _), record in self.records.items() if each is kind)
+            for name, kind in _KINDS.items()
+        }
+        return Snapshot(**found, made_at=self.made_at)
 
     def apply(
         self,

@@ -36,7 +36,7 @@ def with_registry(test: Test) -> Callable[[], None]:
 
         asyncio.run(whole())
 
-    del run.__wrapped__  # type: ignore[attr-defined]  # else pytest would look for a fixture `registry`
+    del run.__wrapped__  # else pytest would look for a fixture `registry`
     return run
 
 
