@@ -547,7 +547,8 @@ def test_all_that_is_known_of_a_host_is_shown(tmp_path: Path) -> None:
             # What `ssh-keygen -lf` says of it.
             assert "ssh-ed25519 SHA256:39yMhzRMPRhciwIBWXhs3SZh2u5bpmvt/37gCA52Sgc" in text
             assert key.split()[1] not in text
-            assert "Peers in engine do not get it: its compile server does not answer" in text
+            assert "Peers in engine do not get it: cc: gcc 13, the project has gcc 12" in text
+            assert "port 3632, does not answer" in text
             assert "It says: bind: address in use" in text
             assert "Debian GNU/Linux 12" in text
             parts = {
