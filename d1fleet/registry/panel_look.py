@@ -127,7 +127,7 @@ def _counts(rows: Iterable[Row], project: str) -> Iterable[str]:
         count = sum(row.state is state for row in every)
         if count:
             yield f"{count} {state.value}"
-    out = [row for row in every if row.state is not State.DRAINED and project in dict(row.left_out)]
+    out = [row for row in every if any(project in names for names in row.reasons.values())]
     if out:
         yield f"{len(out)} left out"
     errors = sum(row.report is not None and bool(row.report.error) for row in every)

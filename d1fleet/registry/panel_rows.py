@@ -18,6 +18,9 @@ HEARD = (State.UP, State.SUSPECT, State.DRAINED)
 _ORDER = (State.CLONED, State.SUSPECT, State.GONE, State.LEFT, State.EXPUNGED, State.DRAINED, State.UP)
 """By state, those come first that somebody should look at."""
 
+DRAINED = "drained by an operator"
+"""The reason that `documents` gives for it."""
+
 TROUBLE = "trouble"
 """A choice of the filter, beside the states: whatever is not as it should be."""
 
@@ -43,8 +46,7 @@ class Row:
     @property
     def wrong(self) -> list[str]:
         """What is not as it should be, in words, the worst first."""
-        # Of a drained host the state says it, and nothing is wrong.
-        said = [] if self.host.drained else list(self.reasons)
+        said = list(self.reasons)
         if self.report is not None and self.report.error:
             said.append(self.report.error)
         if not self.host.projects:
@@ -53,10 +55,13 @@ class Row:
 
     @property
     def reasons(self) -> Mapping[str, Sequence[str]]:
-        """Why peers do not get it -> in which projects that is so."""
+        """Why peers do not get it -> in which projects that is so; where an operator wants it so, nothing is
+        wrong.
+        """
         found: dict[str, list[str]] = {}
         for project, reason in self.left_out:
-            found.setdefault(reason, []).append(project)
+            if reason != DRAINED:
+                found.setdefault(reason, []).append(project)
         return found
 
 

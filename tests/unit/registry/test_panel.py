@@ -277,6 +277,22 @@ def test_projects_and_hosts_are_shown_as_they_are(tmp_path: Path) -> None:
     with_site(tmp_path, body)
 
 
+def test_a_drained_host_that_would_be_left_out_anyway_is_told_of(tmp_path: Path) -> None:
+    async def body(site: Site) -> None:
+        for name, address in (("alder", ALDER), ("birch", BIRCH)):
+            await site.registry.joined(name, address)
+        await site.registry.joined("cedar", CEDAR, toolchain={"cc": "gcc 13"})
+        await site.registry.admin.drain(SOMEBODY, "cedar")
+        async with site.browser("vera") as browser:
+            page = await browser.get("/?state=trouble")
+            assert names(page) == ["cedar"]
+            assert cell(row(page, "cedar"), "State") == "drained left out"
+            assert "the project has gcc 12" in cell(row(page, "cedar"), "What is wrong")
+            assert "do not get it: cc: gcc 13" in (await browser.get("/hosts/cedar")).text
+
+    with_site(tmp_path, body)
+
+
 def test_hosts_are_found_and_sorted(tmp_path: Path) -> None:
     async def body(site: Site) -> None:
         for number, name in enumerate(["alder", "birch", "cedar"]):
@@ -496,6 +512,12 @@ def test_a_host_comes_back(tmp_path: Path) -> None:
         async with site.browser("ada") as browser:
             await browser.post("/hosts/alder/drain", back="/")
             page = await browser.get("/")
+            # That is no trouble; what has to be mended before it is of use again would be.
+            assert (cell(row(page, "alder"), "State"), cell(row(page, "alder"), "What is wrong")) == (
+                "drained",
+                "",
+            )
+            assert cell(page.one("tr", id="project-engine"), "What is wrong") == ""
             undrain = row(page, "alder").one("form", action="/hosts/alder/undrain")
             page = await browser.post("/hosts/alder/undrain", **undrain.fields())
             assert cell(row(page, "alder"), "State") == "up"
