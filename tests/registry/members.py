@@ -91,29 +91,27 @@ class Site:
 
     def peers(self, host: str, project: str) -> dict[str, str]:
         """{name: entry} of a hosts file, without localhost; empty where there is no file."""
-        text = self.on(host, f"cat /etc/d1fleet/hosts/{project} 2>/dev/null; :")
-        return {
-            line.split()[-1]: line.split()[0]
-            for line in text.splitlines()
-            if re.match(r"[\d\[]", line) and "#" in line
-        }
-
-    def allowed(self, host: str) -> set[str]:
-        """Addresses that the packet filter lets in."""
-        text = self.on(host, "nft list set inet d1fleet_distcc members4 2>/dev/null; :")
-        return set(re.findall(r"\d+\.\d+\.\d+\.\d+", text.partition("elements")[2]))
+        return _peers(self.on(host, f"cat /etc/d1fleet/hosts/{project}; :"))
 
     def right(self, project: str, members: Sequence[str]) -> str:
         """What is wrong with the files and filters of a project's members; empty when all is right."""
         addresses = {host: self.hosts[host].address for host in members}
-        for host in members:
-            found = self.peers(host, project)
+
+        def wrong(host: str) -> str:
+            # In one look: each takes a quarter of a second.
+            text = self.on(
+                host,
+                f"cat /etc/d1fleet/hosts/{project}; echo FILTER; nft list set inet d1fleet_distcc members4; :",
+            )
+            file, _, filtered = text.partition("FILTER")
+            found, allowed = _peers(file), _addresses(filtered.partition("elements")[2])
             wanted = {each: address for each, address in addresses.items() if each != host}
             if {each: entry.split("/")[0] for each, entry in found.items()} != wanted:
                 return f"{host} has {found} instead of {wanted}"
-            if not set(addresses.values()) <= self.allowed(host):
-                return f"{host} lets in {self.allowed(host)} instead of {addresses}"
-        return ""
+            return "" if set(addresses.values()) <= allowed else f"{host} lets in {allowed}"
+
+        with ThreadPoolExecutor(len(members)) as pool:
+            return "; ".join(filter(None, pool.map(wrong, members)))
 
     def compiles(self, host: str, to: str) -> bool:
         """Can one host have another compile, and nobody else?"""
@@ -126,6 +124,15 @@ class Site:
             f" {hosts} timeout 20 distcc gcc -c a.c -o a.o 2>/dev/null && test -s a.o && echo compiled; :"
         )
         return self.on(host, command).strip() == "compiled"
+
+
+def _peers(text: str) -> dict[str, str]:
+    lines = [line for line in text.splitlines() if re.match(r"[\d\[]", line) and "#" in line]
+    return {line.split()[-1]: line.split()[0] for line in lines}
+
+
+def _addresses(text: str) -> set[str]:
+    return set(re.findall(r"\d+\.\d+\.\d+\.\d+", text))
 
 
 def _equip(hosts: ContainerHosts) -> None:
