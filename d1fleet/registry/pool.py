@@ -174,7 +174,7 @@ class Pool:
         silent = [
             host
             for host in self.hosts.values()
-            if not host.gone and now_s - self.live[host.id].heard_s >= self.timing.gone_after_s
+            if not (host.gone or host.left) and now_s - self.live[host.id].heard_s >= self.timing.gone_after_s
         ]
         touched: set[str] = set()
         for host in silent:

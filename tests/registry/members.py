@@ -101,7 +101,8 @@ class Site:
             # In one look: each takes a quarter of a second.
             text = self.on(
                 host,
-                f"cat /etc/d1fleet/hosts/{project}; echo FILTER; nft list set inet d1fleet_distcc members4; :",
+                f"cat /etc/d1fleet/hosts/{project}; echo FILTER;"
+                " nft list set inet d1fleet_distcc members4; :",
             )
             file, _, filtered = text.partition("FILTER")
             found, allowed = _peers(file), _addresses(filtered.partition("elements")[2])
