@@ -28,6 +28,8 @@ WAIT_LIMIT_S = WAIT_S + 10.0
 LEAVE_LIMIT_S = 2.0
 
 _NEWS_GAP_S = 0.1
+_ODD_GAP_S = 2.0
+"""After an answer without news before its time: nobody is asked without end."""
 
 AWAY, BAD = "away", "answer"
 """Why a try has failed; see Listener."""
@@ -164,9 +166,9 @@ class Talk:
             return
         found = self._judged(reply, error)
         news = self._taken(found) if isinstance(found, Answer) else None
-        # An answer without news before its time is odd: then the next check-in is soon enough.
-        if news or (news is False and self._loop.now() - asked_s > WAIT_S / 2):
-            self._loop.call_later(_NEWS_GAP_S, self._wait)
+        if news is not None:
+            as_it_should = news or self._loop.now() - asked_s > WAIT_S / 2
+            self._loop.call_later(_NEWS_GAP_S if as_it_should else _ODD_GAP_S, self._wait)
 
     def _judged(self, reply: Reply | None, error: Exception | None) -> Answer | Refusal | None:
         """What was answered; None, and said, where that was nothing that counts."""

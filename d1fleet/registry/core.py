@@ -99,7 +99,7 @@ class Core:
         self._unwritten: set[str] = set()
         self._changed: set[str] = set()
         self._calling: asyncio.TimerHandle | None = None
-        self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._waiting: dict[str, asyncio.Future[bool]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stopped = False
 
@@ -134,7 +134,7 @@ class Core:
         if self._calling is not None:
             self._calling.cancel()
             self._calling = None
-        self.wake(self._waiting)
+        self.wake(self._waiting, for_news=False)
         self.feed.close()
         with contextlib.suppress(StoreError):
             await self.flush()
@@ -250,21 +250,26 @@ class Core:
         self.wake(changed)
         self.feed.hosts(changed)
 
-    def wake(self, hosts: Iterable[str]) -> None:
-        """Answer those of these that wait."""
+    def wake(self, hosts: Iterable[str], for_news: bool = True) -> None:
+        """End the waiting of those of these that wait."""
         for identity in list(hosts):
             waiting = self._waiting.pop(identity, None)
             if waiting is not None and not waiting.done():
-                waiting.set_result(None)
+                waiting.set_result(for_news)
 
-    async def wait(self, host: Host, limit_s: float) -> None:
-        """Until there is news for a host, or so many seconds. One waits at a time: one before is let go."""
-        self.wake([host.id])
-        waiting = asyncio.get_running_loop().create_future()
+    async def wait(self, host: Host, limit_s: float) -> bool:
+        """Until there may be news for a host, or so many seconds. One waits at a time: one before is let go.
+
+        Returns:
+            Whether there may be news.
+        """
+        self.wake([host.id], for_news=False)
+        waiting: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting[host.id] = waiting
         try:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(waiting, limit_s)
+            return await asyncio.wait_for(waiting, limit_s)
+        except TimeoutError:
+            return False
         finally:
             if self._waiting.get(host.id) is waiting:
                 del self._waiting[host.id]

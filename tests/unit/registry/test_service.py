@@ -346,6 +346,22 @@ async def test_who_waits_without_a_change_is_answered_in_time(registry: Registry
 
 
 @with_registry
+async def test_who_waits_is_not_answered_for_what_is_no_news(registry: Registry) -> None:
+    alder = await registry.joined("alder", ALDER)
+    known = {"engine": (await alder.beat())["projects"]["engine"]["revision"]}
+    waiting = asyncio.create_task(registry.service.wait(alder.credential, known, 60))
+    while not registry.core.waiters:
+        await asyncio.sleep(0)
+    await registry.admin.change_host(SOMEBODY, "alder", projects=["engine"])
+    registry.core.wake([alder.id])
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not waiting.done() and registry.core.waiters == 1
+    await registry.joined("birch", BIRCH)
+    assert len(json.loads((await asyncio.wait_for(waiting, 10)).body())["projects"]["engine"]["peers"]) == 2
+
+
+@with_registry
 async def test_who_waits_and_is_thrown_out_hears_it(registry: Registry) -> None:
     alder = await registry.joined("alder", ALDER)
     known = {"engine": (await alder.beat())["projects"]["engine"]["revision"]}
