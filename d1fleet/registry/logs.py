@@ -23,7 +23,8 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "colo
 _SECRETS = (
     (re.compile(r"\b(d1[jk]_[0-9a-f]{8})_[A-Za-z0-9_-]{20,}"), r"\1_***"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"',]+"), r"\1 ***"),
-    (re.compile(r"[A-Za-z0-9_.-]{20,}\.[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"), "***"),
+    # It begins where such characters begin: else a long text would be tried from each of them.
+    (re.compile(r"(?<![A-Za-z0-9_.-])[A-Za-z0-9_.-]{20,}\.[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"), "***"),
     (re.compile(r"(://[^/\s:@]*):[^/\s@]+@"), r"\1:***@"),
 )
 """Tokens and keys, headers, what itsdangerous has signed (credentials, sessions), passwords in URLs."""

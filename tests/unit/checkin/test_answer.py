@@ -49,10 +49,11 @@ def test_a_good_one() -> None:
 def test_what_the_registry_makes_is_taken() -> None:
     """Of each kind of host."""
     made = model.Project("engine", ("192.0.2.0/24",), transport="ssh")
+    gcc = {"cc": "gcc 12.2.0"}
     hosts = [
         model.Host("1" * 32, "alder", ("engine",), address="192.0.2.11", host_keys=(host_key(),)),
-        model.Host("2" * 32, "birch", ("engine",), address="192.0.2.12", drained=True),
-        model.Host("3" * 32, "cedar", ("engine",), address="192.0.2.13", serving=False),
+        model.Host("2" * 32, "birch", ("engine",), address="192.0.2.12", drained=True, toolchain=gcc),
+        model.Host("3" * 32, "cedar", ("engine",), address="192.0.2.13", serving=False, toolchain=gcc),
         model.Host("4" * 32, "dogwood", ("engine",), note="its address is in none of the ranges"),
     ]
     alive = frozenset(host.id for host in hosts)
