@@ -49,7 +49,7 @@ class Shared:
     def end(self) -> None:
         """Answer those who wait, and end what is watched."""
         self.ending.set()
-        self.core.wake(self.core.pool.hosts)
+        self.core.wake(self.core.pool.hosts, for_news=False)
         self.core.feed.close()
 
 
