@@ -74,8 +74,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     return _Workers(config, log)
 
 
+_MINUTES = (
+    *("checkin/test_agent.py", "cli/test_join.py", "cli/test_registry.py", "test_inventory_plugin.py"),
+    *("registry/test_connections.py", "registry/test_panel_attacks.py", "registry/test_postgres.py"),
+    *("registry/test_panel.py", "registry/test_serve.py", "registry/test_sqlitefile.py"),
+)
+"""Below tests/unit: of the registry, what takes minutes together; its logic is tried without them."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if item.nodeid.split("::")[0].removeprefix("tests/unit/") in _MINUTES:
+            item.add_marker(pytest.mark.full)
         if item.get_closest_marker("containers") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(FIRST_FLEET_TIMEOUT_S))
 

@@ -109,6 +109,15 @@ PARTS = (
     Part("roles-projects", ("-m", "", "tests/roles", "-k", "projects and not distcc")),
     Part("roles-molecule", ("-m", "", "tests/roles", "-k", "molecule and not distcc")),
     Part("fuzz", ("-m", "", "tests/fuzz")),
+    Part(
+        "registry",
+        (
+            *("-m", "full", "tests/unit/registry", "tests/unit/checkin", "tests/unit/cli"),
+            "tests/unit/test_inventory_plugin.py",
+        ),
+    ),
+    Part("registry-hosts", ("-m", "", "tests/registry/test_hosts.py")),
+    Part("registry-trouble", ("-m", "", "tests/registry/test_trouble.py")),
     Part("panel", ("-m", "", "tests/panel")),
 )
 

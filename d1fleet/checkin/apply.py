@@ -61,9 +61,8 @@ class _Work:
                 return
             try:
                 folder.sweep()
-                # The file first: the table may be loaded anew, with it, at any moment.
-                self._write(folder, rules[1], render.rules(self._request))
                 self._try(self._admit)
+                self._write(folder, rules[1], render.rules(self._request))
                 self._write_ssh()
                 self._write_hosts()
             finally:
