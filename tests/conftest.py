@@ -85,7 +85,8 @@ _MINUTES = (
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.nodeid.split("::")[0].removeprefix("tests/unit/") in _MINUTES:
+        module = item.nodeid.split("::")[0].removeprefix("tests/unit/")
+        if module in _MINUTES or (module.startswith("registry/") and "postgresql" in item.nodeid):
             item.add_marker(pytest.mark.full)
         if item.get_closest_marker("containers") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(FIRST_FLEET_TIMEOUT_S))
