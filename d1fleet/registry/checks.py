@@ -12,6 +12,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
+from ..checkin import values
 from ..hostsfile import MOST_SLOTS
 from ..server.toolchain import parts_fault
 from . import model
@@ -116,16 +117,16 @@ def _check_host(host: Host) -> None:
     if len(host.host_keys) > model.MOST_HOST_KEYS:
         raise FieldError("host_keys", f"there are more than {model.MOST_HOST_KEYS}")
     for each in host.host_keys:
-        _matches("host_keys", each, model.HOST_KEY, "public keys as ssh writes them, without a comment")
+        _matches("host_keys", each, values.HOST_KEY, "public keys as ssh writes them, without a comment")
     if fault := parts_fault(host.toolchain):
         raise FieldError("toolchain", fault)
     model.check_number("generation", host.generation, 1, MOST_GENERATION)
 
 
 _TEXTS = {
-    "owner": (model.OWNER, "a name of plain letters and digits, at most 64 characters"),
+    "owner": (values.OWNER, "a name of plain letters and digits, at most 64 characters"),
     "version": (model.VERSION, "a version such as 0.1.0"),
-    "system": (model.SYSTEM, "the name of a distribution, at most 64 characters"),
+    "system": (values.SYSTEM, "the name of a distribution, at most 64 characters"),
     "machine": (model.MACHINE, "64 hex digits"),
     "session": (model.SESSION, "32 hex digits"),
 }

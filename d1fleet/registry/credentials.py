@@ -18,8 +18,9 @@ from pathlib import Path
 import argon2
 import itsdangerous
 
+from ..checkin.values import HOST_NAME, PROJECT_NAME
 from ..errors import RuntimeFolderError
-from .model import HOST_NAME, PROJECT_NAME, Host
+from .model import Host
 
 SECRET_BYTES = 32
 

@@ -12,32 +12,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from ..checkin.values import HOST_KEY, HOST_NAME, OWNER, PROJECT_NAME, RESERVED, SYSTEM
 from ..errors import D1fleetError
 from ..hostsfile import MOST_SLOTS, OPTIONS, PORT
 from ..server.toolchain import parts_fault
-
-PROJECT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
-"""A project is a group of an Ansible inventory, and the name of a file."""
-
-HOST_NAME = re.compile(
-    r"(?=.{1,100}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*", re.ASCII
-)
-"""RFC 1123, lower case; shorter than DNS has it, since it stands in tables."""
-
-OWNER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._@+-]{0,62}[A-Za-z0-9.])?", re.ASCII)
-"""Whose host it is, for people: a login name, an address of mail, or a plain name."""
 
 OPERATOR_NAME = re.compile(r"[a-z_][a-z0-9._-]{0,31}", re.ASCII)
 SESSION = re.compile(r"[0-9a-f]{32}", re.ASCII)
 MACHINE = re.compile(r"[0-9a-f]{64}", re.ASCII)
 VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,31}", re.ASCII)
-SYSTEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ()./_+-]{0,63}", re.ASCII)
-HOST_KEY = re.compile(r"[a-z0-9@.-]{3,64} [A-Za-z0-9+/]{16,1500}={0,2}", re.ASCII)
-"""A public key as OpenSSH writes it, without a comment."""
-
-RESERVED = frozenset(["all", "ungrouped", "projects", "localhost"])
-"""Names that mean something else in an Ansible inventory."""
-
 OURS = ("d1fleet_", "registry_")
 """Beginnings of groups that playbooks and the inventory plugin make."""
 
